@@ -1,0 +1,1 @@
+//! Applies plans to a log and to a model of the kernel.
