@@ -1,4 +1,56 @@
-//! The deciding half of mydocker: requests become plans, plans become transactions.
+//! The deciding half of mydocker: a request becomes a plan, a plan becomes a transaction.
+//!
+//! The kernel's network configuration, as far as it is ours, is an ordered set of [`Object`]s.
+//! [`State`] says which set we want; the ordered difference of two sets is a [`Plan`]; every
+//! feature is that one subtraction. Nothing in this crate meets a kernel, a file, a clock or a
+//! random number: facts and ids come in as data, ops go out as data, and an [`Executor`]
+//! somewhere else carries them out.
 #![no_std]
 #![forbid(unsafe_code)]
+
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod binding;
+mod drive;
+mod endpoint;
+mod facts;
+mod instance;
+mod mac;
+mod name;
+mod network;
+mod object;
+mod op;
+mod plan;
+mod pool;
+mod rejection;
+mod request;
+mod ruleset;
+mod snapshot;
+mod state;
+mod subnet;
+mod transaction;
+
+pub use binding::{PortBinding, PortSpec, PortSpecError, Protocol};
+pub use drive::{Executor, Recorder, drive};
+pub use endpoint::{Endpoint, EndpointId};
+pub use facts::Facts;
+pub use instance::Instance;
+pub use mac::{Mac, MacError};
+pub use name::{ContainerName, LinkName, NameError, Netns, NetworkName, Reason};
+pub use network::{Driver, DriverError, Network};
+pub use object::{
+    Address, Base, Bridge, Dnat, Family, Footprint, Forwarding, Hairpin, Isolated, Link,
+    LinkSysctl, Masquerade, Master, Move, Ns, Object, Route, Up, Veth, Zone,
+};
+pub use op::{ErrorKind, Op, OpError, OpResult};
+pub use plan::{Change, OnFailure, Plan, diff, standing_on};
+pub use pool::{Pool, PoolError};
+pub use rejection::{Holder, Rejection};
+pub use request::{AttachSpec, NetworkSpec, Request, Setting, StaticRoute};
+pub use ruleset::{Chain, Expression, Field, Hook, Kind, Rule, Ruleset, Set, SetType, Verdict};
+pub use snapshot::{Damage, Snapshot};
+pub use state::State;
+pub use subnet::{Subnet, SubnetError};
+pub use transaction::{Entry, Failure, Outcome, Step, Transaction};

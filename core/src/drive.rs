@@ -1,0 +1,70 @@
+//! Joins a transaction to whoever carries it out and whoever remembers it.
+
+use alloc::vec::Vec;
+
+use alloc::collections::BTreeSet;
+
+use crate::{Entry, Facts, Footprint, Netns, Op, OpError, OpResult, Outcome, Step, Transaction};
+
+/// Carries out ops: the real kernel, a model of it, or a log.
+///
+/// Four rules keep executors honest: removing what is not there succeeds; what lacks our mark is
+/// not there; [`ErrorKind::InDoubt`](crate::ErrorKind::InDoubt) counts as landed; a namespace is
+/// entered on a thread that ends afterwards.
+pub trait Executor {
+    /// Tries a non-empty prefix of `ops` in order, one result each; fewer is fine, as with
+    /// `write(2)`. An op after a failed one is not tried.
+    fn apply(&mut self, ops: &[Op]) -> Vec<OpResult>;
+
+    /// Every object that carries our mark, in the host and in `sandboxes`; a sandbox that is
+    /// gone holds nothing.
+    ///
+    /// # Errors
+    /// What the kernel said when it was asked.
+    fn observe(&mut self, sandboxes: &BTreeSet<Netns>) -> Result<Footprint, OpError>;
+
+    /// What planning needs to know of the host; [`Facts::sandbox_gone`] stays false.
+    ///
+    /// # Errors
+    /// What the kernel said when it was asked.
+    fn facts(&mut self) -> Result<Facts, OpError>;
+
+    /// Whether the namespace is there. One look at one file, never a dump.
+    fn is_alive(&mut self, netns: &Netns) -> bool;
+}
+
+/// Remembers what a transaction is about to do, and how it ended.
+pub trait Recorder {
+    /// Why it could not.
+    type Error;
+
+    /// Keeps `entry`; when this returns, it outlives a crash of the process.
+    ///
+    /// # Errors
+    /// The entry was not kept; the transaction stops where it is.
+    fn record(&mut self, entry: &Entry) -> Result<(), Self::Error>;
+}
+
+/// Runs a transaction to its end.
+///
+/// # Errors
+/// The recorder's: the transaction then rests where it is, and resuming it finds the truth.
+pub fn drive<R: Recorder>(
+    transaction: &mut Transaction,
+    executor: &mut (impl Executor + ?Sized),
+    recorder: &mut R,
+) -> Result<Outcome, R::Error> {
+    loop {
+        match transaction.poll() {
+            Step::Record(entry) => {
+                recorder.record(&entry)?;
+                transaction.handle_recorded();
+            }
+            Step::Apply(ops) => {
+                let results = executor.apply(ops);
+                transaction.handle_results(&results);
+            }
+            Step::Done(outcome) => return Ok(outcome.clone()),
+        }
+    }
+}

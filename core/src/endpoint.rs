@@ -1,0 +1,189 @@
+//! Endpoint: joins one container to one network.
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::SocketAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::network::ipv6_settings;
+use crate::{
+    Address, ContainerName, Dnat, Family, Footprint, Hairpin, Instance, Isolated, Link, LinkName,
+    LinkSysctl, Mac, Master, Move, Netns, Network, NetworkName, Object, PortBinding, Route, Up,
+    Veth, request::Setting,
+};
+
+/// Which endpoint: a container joins a network once.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+pub struct EndpointId {
+    /// The network.
+    pub network: NetworkName,
+    /// The container.
+    pub container: ContainerName,
+}
+
+impl fmt::Display for EndpointId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on {}", self.container, self.network)
+    }
+}
+
+/// An endpoint as it is kept: all that its removal needs, whatever becomes of the container.
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+pub struct Endpoint {
+    /// Which it is.
+    #[serde(flatten)]
+    pub id: EndpointId,
+    /// The container's namespace.
+    pub netns: Netns,
+    /// The interface in the container.
+    pub ifname: LinkName,
+    /// The other end of its cable, a port of the bridge.
+    pub host_link: LinkName,
+    /// The container's MAC address.
+    pub mac: Mac,
+    /// One address of each subnet of the network, with its prefix length.
+    pub addresses: Vec<IpNet>,
+    /// Published ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PortBinding>,
+    /// Counts a container's networks in the order it joined them: the lowest that has a way out
+    /// has the default route.
+    pub rank: u32,
+    /// Whether it may have the default route at all.
+    pub default_route: bool,
+    /// The default route's metric.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<u32>,
+    /// Settings of the container's interface.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sysctls: Vec<Setting>,
+}
+
+impl Endpoint {
+    /// The host's end of the cable, by name of the endpoint.
+    pub(crate) fn host_link(instance: Instance, id: &EndpointId) -> LinkName {
+        let hash = instance.hash(&["endpoint", id.network.as_str(), id.container.as_str()]);
+        LinkName::derived("mdv", hash, 11)
+    }
+
+    /// The families that it could have the default route of.
+    pub(crate) fn ways_out<'n>(&self, network: &'n Network) -> impl Iterator<Item = Family> + 'n {
+        let willing = self.default_route;
+        network
+            .families()
+            .filter(move |family| willing && network.way_out(*family).is_some())
+    }
+
+    /// What it wants in the kernel, given the families that its container's default route leaves
+    /// by this endpoint.
+    pub(crate) fn objects(
+        &self,
+        instance: Instance,
+        network: &Network,
+        default_routes: &BTreeSet<Family>,
+    ) -> Footprint {
+        let link = Link::sandbox(self.netns.clone(), self.ifname);
+        let lo = Link {
+            name: LinkName::LOOPBACK,
+            ..link.clone()
+        };
+        let host = self.host_link;
+        let mut objects = Footprint::from([
+            Object::Veth(Veth {
+                instance,
+                name: host,
+                mtu_bytes: network.mtu_bytes,
+            }),
+            Object::Move(Move {
+                host,
+                to: link.clone(),
+                mac: self.mac,
+            }),
+            Object::Master(Master {
+                link: host,
+                bridge: network.bridge,
+            }),
+            Object::Up(Up { link: lo }),
+            Object::Up(Up { link: link.clone() }),
+        ]);
+        if !self.ports.is_empty() {
+            objects.insert(Object::Hairpin(Hairpin { link: host }));
+        }
+        if !network.icc {
+            objects.insert(Object::Isolated(Isolated { link: host }));
+        }
+        let has = |family| {
+            self.addresses
+                .iter()
+                .any(|a| Family::of(a.addr()) == family)
+        };
+        objects.extend(ipv6_settings(&link, has(Family::V6)));
+        objects.extend(self.sysctls.iter().map(|Setting { family, key, value }| {
+            let (link, key) = (link.clone(), key.clone());
+            Object::LinkSysctl(LinkSysctl {
+                link,
+                family: *family,
+                key,
+                value: *value,
+            })
+        }));
+        for address in &self.addresses {
+            let (link, address) = (link.clone(), *address);
+            objects.insert(Object::Address(Address { link, address }));
+        }
+        for family in default_routes {
+            if let Some(via) = network.way_out(*family).and_then(|subnet| subnet.gateway) {
+                let (link, destination) = (link.clone(), everything(*family));
+                let metric = self.metric;
+                objects.insert(Object::Route(Route {
+                    link,
+                    destination,
+                    via,
+                    metric,
+                }));
+            }
+        }
+        for route in &network.routes {
+            let (link, destination) = (link.clone(), route.destination);
+            let (via, metric) = (route.via, None);
+            objects.insert(Object::Route(Route {
+                link,
+                destination,
+                via,
+                metric,
+            }));
+        }
+        objects.extend(
+            self.ports
+                .iter()
+                .filter_map(|binding| self.dnat(instance, binding)),
+        );
+        objects
+    }
+
+    /// The map element that publishes a port; a binding always has an address of its family.
+    fn dnat(&self, instance: Instance, binding: &PortBinding) -> Option<Object> {
+        let to = self
+            .addresses
+            .iter()
+            .find(|a| Family::of(a.addr()) == binding.family())?;
+        Some(Object::Dnat(Dnat {
+            instance,
+            at: (!binding.host_ip.is_unspecified()).then_some(binding.host_ip),
+            protocol: binding.protocol,
+            port: binding.host_port,
+            to: SocketAddr::new(to.addr(), binding.container_port),
+        }))
+    }
+}
+
+/// `0.0.0.0/0` or `::/0`.
+fn everything(family: Family) -> IpNet {
+    match family {
+        Family::V4 => IpNet::V4(ipnet::Ipv4Net::default()),
+        Family::V6 => IpNet::V6(ipnet::Ipv6Net::default()),
+    }
+}

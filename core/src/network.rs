@@ -1,0 +1,172 @@
+//! Network: a bridge, its subnets and its options.
+
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+use core::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Address, Bridge, Family, Footprint, Instance, Link, LinkName, LinkSysctl, Mac, Masquerade,
+    NetworkName, Object, Subnet, Up, Zone, request::StaticRoute,
+};
+
+/// What makes a network.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Driver {
+    /// A bridge of the host, veth pairs and NAT.
+    #[default]
+    Bridge,
+}
+
+/// A word that is no driver.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("`{0}` is not a network driver: there is `bridge`")]
+pub struct DriverError(String);
+
+impl FromStr for Driver {
+    type Err = DriverError;
+
+    fn from_str(value: &str) -> Result<Self, DriverError> {
+        match value {
+            "bridge" => Ok(Self::Bridge),
+            other => Err(DriverError(other.chars().take(64).collect())),
+        }
+    }
+}
+
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bridge => f.pad("bridge"),
+        }
+    }
+}
+
+/// A network as it is kept. Immutable but for its labels: change is a new network.
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+pub struct Network {
+    /// Its name.
+    pub name: NetworkName,
+    /// What makes it.
+    pub driver: Driver,
+    /// The bridge's name: the network's own if an interface can have it, else derived.
+    pub bridge: LinkName,
+    /// The bridge's MAC address.
+    pub mac: Mac,
+    /// Its subnets, of either family; an endpoint has an address of each.
+    pub subnets: Vec<Subnet>,
+    /// Maximum transmission unit of bridge and cables, bytes.
+    pub mtu_bytes: u32,
+    /// Nothing passes between this network and anything else.
+    pub internal: bool,
+    /// Its containers reach each other.
+    pub icc: bool,
+    /// It sees no other network, and none sees it.
+    pub isolate: bool,
+    /// Routes that every container of it gets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<StaticRoute>,
+    /// Whatever its owner wants to remember.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Network {
+    /// The families that it has a subnet of.
+    pub fn families(&self) -> impl Iterator<Item = Family> + '_ {
+        let has = |family| {
+            self.subnets
+                .iter()
+                .any(move |subnet| subnet.family() == family)
+        };
+        [Family::V4, Family::V6]
+            .into_iter()
+            .filter(move |family| has(*family))
+    }
+
+    /// The subnet whose gateway containers send what they have no better route for.
+    #[must_use]
+    pub fn way_out(&self, family: Family) -> Option<&Subnet> {
+        let leads_out = |subnet: &&Subnet| subnet.family() == family && subnet.gateway.is_some();
+        if self.internal {
+            None
+        } else {
+            self.subnets.iter().find(leads_out)
+        }
+    }
+
+    /// What it wants in the kernel, apart from the ruleset that all networks share.
+    pub(crate) fn objects(&self, instance: Instance) -> Footprint {
+        let link = Link::host(self.bridge);
+        let mut objects = Footprint::from([
+            Object::Zone(Zone {
+                instance,
+                bridge: self.bridge,
+                internal: self.internal,
+                open: !self.isolate,
+            }),
+            Object::Bridge(Bridge {
+                instance,
+                name: self.bridge,
+                mac: self.mac,
+                mtu_bytes: self.mtu_bytes,
+            }),
+            Object::Up(Up { link: link.clone() }),
+        ]);
+        objects.extend(ipv6_settings(
+            &link,
+            self.families().any(|f| f == Family::V6),
+        ));
+        if self.way_out(Family::V4).is_some() {
+            // Lets 127.0.0.1:PORT of the host lead to a container; the ruleset's `raw` chain
+            // takes back what else it would open.
+            let (family, key, value) = (Family::V4, "route_localnet".to_string(), 1);
+            objects.insert(Object::LinkSysctl(LinkSysctl {
+                link: link.clone(),
+                family,
+                key,
+                value,
+            }));
+        }
+        for subnet in &self.subnets {
+            if let Some(gateway) = subnet.gateway {
+                let address = subnet.with_prefix(gateway);
+                objects.insert(Object::Address(Address {
+                    link: link.clone(),
+                    address,
+                }));
+                if !self.internal {
+                    let (subnet, bridge) = (subnet.net, self.bridge);
+                    objects.insert(Object::Masquerade(Masquerade {
+                        instance,
+                        subnet,
+                        bridge,
+                    }));
+                }
+            }
+        }
+        objects
+    }
+}
+
+/// What must be set before an interface comes up, so that router advertisements change nothing
+/// (CVE-2020-10749) and a network without IPv6 has no IPv6 (CVE-2024-32473).
+pub(crate) fn ipv6_settings(link: &Link, wanted: bool) -> impl Iterator<Item = Object> {
+    let settings: &[(&str, i64)] = if wanted {
+        &[("accept_ra", 0), ("disable_ipv6", 0)]
+    } else {
+        &[("disable_ipv6", 1)]
+    };
+    settings.iter().map(move |(key, value)| {
+        Object::LinkSysctl(LinkSysctl {
+            link: link.clone(),
+            family: Family::V6,
+            key: (*key).to_string(),
+            value: *value,
+        })
+    })
+}

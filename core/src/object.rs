@@ -1,0 +1,387 @@
+//! What the kernel holds because we asked.
+
+use alloc::collections::BTreeSet;
+use alloc::string::String;
+use core::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::{Instance, LinkName, Mac, Netns, Protocol};
+
+/// Address family.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// The family of an address.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}
+
+/// A network namespace as an op sees it.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ns {
+    /// The namespace that the executor was opened in.
+    Host,
+    /// A container's.
+    Sandbox(Netns),
+}
+
+/// An interface: a name and the namespace that it is looked up in.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+pub struct Link {
+    /// Where it lives.
+    pub ns: Ns,
+    /// What it is called there.
+    pub name: LinkName,
+}
+
+impl Link {
+    /// An interface of the host.
+    #[must_use]
+    pub fn host(name: LinkName) -> Self {
+        Self { ns: Ns::Host, name }
+    }
+
+    /// An interface of a container.
+    #[must_use]
+    pub fn sandbox(netns: Netns, name: LinkName) -> Self {
+        Self {
+            ns: Ns::Sandbox(netns),
+            name,
+        }
+    }
+}
+
+/// One thing in the kernel. Variant order is apply order, and teardown is the reverse: the
+/// firewall stands before the first cable does (walls before cables), all of it in one run so
+/// that it fits one nf_tables batch; then links from the bridge outwards.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Object {
+    /// The nf_tables table of the instance: sets, chains and static rules.
+    Ruleset(Instance),
+    /// A bridge known to the ruleset, and who may talk through it.
+    Zone(Zone),
+    /// The way out for a subnet.
+    Masquerade(Masquerade),
+    /// A published port.
+    Dnat(Dnat),
+    /// A bridge.
+    Bridge(Bridge),
+    /// A cable, both ends in the host.
+    Veth(Veth),
+    /// The far end of a cable, moved into a container.
+    Move(Move),
+    /// The near end of a cable, plugged into a bridge and up.
+    Master(Master),
+    /// A bridge port that may send a frame back where it came from.
+    Hairpin(Hairpin),
+    /// A bridge port that can't reach other isolated ports.
+    Isolated(Isolated),
+    /// A setting of one interface.
+    LinkSysctl(LinkSysctl),
+    /// An IP address on an interface.
+    Address(Address),
+    /// An interface that is up.
+    Up(Up),
+    /// A route.
+    Route(Route),
+    /// Forwarding between interfaces, host-wide.
+    Forwarding(Forwarding),
+}
+
+/// A bridge's entry in the ruleset (`set bridges`, `own`, `internal`, `open`).
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+pub struct Zone {
+    /// Whose table.
+    pub instance: Instance,
+    /// The bridge.
+    pub bridge: LinkName,
+    /// Nothing passes between this network and anything else.
+    pub internal: bool,
+    /// Open networks see each other's unpublished ports.
+    pub open: bool,
+}
+
+/// Source NAT for what leaves a subnet by another interface than its bridge, and for what a
+/// container sends to a published port of its own network.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+pub struct Masquerade {
+    /// Whose table.
+    pub instance: Instance,
+    /// The subnet, host bits zero.
+    pub subnet: IpNet,
+    /// The bridge it lives on.
+    pub bridge: LinkName,
+}
+
+/// Destination NAT from a port of the host to a port of a container: one element of a hash map,
+/// deleted by its key (address, protocol, port).
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+pub struct Dnat {
+    /// Whose table.
+    pub instance: Instance,
+    /// The host address that it listens on; `None` for all of `to`'s family.
+    pub at: Option<IpAddr>,
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// The host's port.
+    pub port: u16,
+    /// The container's address and port.
+    pub to: SocketAddr,
+}
+
+/// A bridge of the host, marked with the instance's link group.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+pub struct Bridge {
+    /// Whose.
+    pub instance: Instance,
+    /// Its name.
+    pub name: LinkName,
+    /// Fixed, or the bridge would take the lowest of its ports' and change it as they come and go.
+    pub mac: Mac,
+    /// Maximum transmission unit, bytes (`IFLA_MTU`).
+    pub mtu_bytes: u32,
+}
+
+/// A veth pair, both ends marked with the instance's link group and still in the host.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+pub struct Veth {
+    /// Whose.
+    pub instance: Instance,
+    /// The end that stays in the host.
+    pub name: LinkName,
+    /// Maximum transmission unit of both ends, bytes (`IFLA_MTU`).
+    pub mtu_bytes: u32,
+}
+
+/// The far end of the veth `host`, renamed and readdressed on its way into a container.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+pub struct Move {
+    /// The end that stays in the host.
+    pub host: LinkName,
+    /// Where the other end goes.
+    pub to: Link,
+    /// Its MAC address there.
+    pub mac: Mac,
+}
+
+/// A link enslaved to a bridge and up, without an address of its own (`addrgenmode none`).
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+pub struct Master {
+    /// The port.
+    pub link: LinkName,
+    /// The bridge.
+    pub bridge: LinkName,
+}
+
+/// Hairpin mode of a bridge port (`IFLA_BRPORT_MODE`): with bridge-nf-call-iptables on, a
+/// container reaches its own published port by it alone.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+pub struct Hairpin {
+    /// The port.
+    pub link: LinkName,
+}
+
+/// Isolation of a bridge port (`IFLA_BRPORT_ISOLATED`): containers of one network don't talk.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+pub struct Isolated {
+    /// The port.
+    pub link: LinkName,
+}
+
+/// `net.FAMILY.conf.LINK.KEY`. It lives and dies with its link.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+pub struct LinkSysctl {
+    /// The interface.
+    pub link: Link,
+    /// `ipv4` or `ipv6`.
+    pub family: Family,
+    /// The last part of the key, such as `accept_ra`.
+    pub key: String,
+    /// The value.
+    pub value: i64,
+}
+
+/// An address on an interface; an IPv6 one skips duplicate address detection, since IPAM has
+/// already seen to it.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+pub struct Address {
+    /// The interface.
+    pub link: Link,
+    /// Address and prefix length, host bits kept.
+    pub address: IpNet,
+}
+
+/// An interface that is administratively up (`IFF_UP`).
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+pub struct Up {
+    /// The interface.
+    pub link: Link,
+}
+
+/// A unicast route, marked with [`Instance::ROUTE_PROTOCOL`].
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+pub struct Route {
+    /// The interface it leaves by.
+    pub link: Link,
+    /// What it leads to, host bits zero.
+    pub destination: IpNet,
+    /// The next hop.
+    pub via: IpAddr,
+    /// Its priority, less is better (`RTA_PRIORITY`); `None` leaves it to the kernel.
+    pub metric: Option<u32>,
+}
+
+/// `net.ipv4.ip_forward` or `net.ipv6.conf.all.forwarding`: turned on when a network needs it
+/// and never off again but by the undo of that very plan.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+pub struct Forwarding {
+    /// Which of the two.
+    pub family: Family,
+}
+
+/// All objects we want, or all the kernel shows.
+pub type Footprint = BTreeSet<Object>;
+
+/// What an object can stand on.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Base {
+    /// An interface.
+    Link(Link),
+    /// The table of an instance.
+    Ruleset(Instance),
+}
+
+impl Veth {
+    /// What the far end is called before it moves: `mdp…` to the near end's `mdv…`.
+    #[must_use]
+    pub fn peer(&self) -> LinkName {
+        peer_of(self.name)
+    }
+}
+
+impl Move {
+    /// What the far end is called before it moves.
+    #[must_use]
+    pub fn peer(&self) -> LinkName {
+        peer_of(self.host)
+    }
+}
+
+fn peer_of(host: LinkName) -> LinkName {
+    let text = host.as_str();
+    let rest = text.strip_prefix("mdv").unwrap_or(text);
+    // 12 bytes at most follow a three-byte prefix, so this is a name again.
+    let rest = rest.get(..rest.len().min(12)).unwrap_or_default();
+    alloc::format!("mdp{rest}").parse().unwrap_or(host)
+}
+
+impl Object {
+    /// Bases that exist because this object does.
+    pub fn gives(&self) -> impl Iterator<Item = Base> {
+        let (first, second) = match self {
+            Self::Ruleset(instance) => (Some(Base::Ruleset(*instance)), None),
+            Self::Bridge(bridge) => (Some(Base::Link(Link::host(bridge.name))), None),
+            Self::Veth(veth) => (
+                Some(Base::Link(Link::host(veth.name))),
+                Some(Base::Link(Link::host(veth.peer()))),
+            ),
+            Self::Move(moved) => (Some(Base::Link(moved.to.clone())), None),
+            Self::Zone(_)
+            | Self::Masquerade(_)
+            | Self::Dnat(_)
+            | Self::Master(_)
+            | Self::Hairpin(_)
+            | Self::Isolated(_)
+            | Self::LinkSysctl(_)
+            | Self::Address(_)
+            | Self::Up(_)
+            | Self::Route(_)
+            | Self::Forwarding(_) => (None, None),
+        };
+        first.into_iter().chain(second)
+    }
+
+    /// Bases that this object can't exist without.
+    pub fn needs(&self) -> impl Iterator<Item = Base> {
+        let host = |name| Some(Base::Link(Link::host(name)));
+        let (first, second) = match self {
+            Self::Ruleset(_) | Self::Bridge(_) | Self::Veth(_) | Self::Forwarding(_) => {
+                (None, None)
+            }
+            Self::Zone(zone) => (Some(Base::Ruleset(zone.instance)), None),
+            Self::Masquerade(masquerade) => (Some(Base::Ruleset(masquerade.instance)), None),
+            Self::Dnat(dnat) => (Some(Base::Ruleset(dnat.instance)), None),
+            Self::Move(moved) => (host(moved.host), host(moved.peer())),
+            Self::Master(master) => (host(master.link), host(master.bridge)),
+            Self::Hairpin(Hairpin { link }) | Self::Isolated(Isolated { link }) => {
+                (host(*link), None)
+            }
+            Self::LinkSysctl(LinkSysctl { link, .. })
+            | Self::Address(Address { link, .. })
+            | Self::Up(Up { link })
+            | Self::Route(Route { link, .. }) => (Some(Base::Link(link.clone())), None),
+        };
+        first.into_iter().chain(second)
+    }
+
+    /// Whether it is never removed by an op of its own: a setting goes with its link, and whose
+    /// wish an up loopback is, nobody can tell.
+    #[must_use]
+    pub fn lingers(&self) -> bool {
+        match self {
+            Self::LinkSysctl(_) => true,
+            Self::Up(up) => up.link.name == LinkName::LOOPBACK,
+            Self::Ruleset(_)
+            | Self::Zone(_)
+            | Self::Masquerade(_)
+            | Self::Dnat(_)
+            | Self::Bridge(_)
+            | Self::Veth(_)
+            | Self::Move(_)
+            | Self::Master(_)
+            | Self::Hairpin(_)
+            | Self::Isolated(_)
+            | Self::Address(_)
+            | Self::Route(_)
+            | Self::Forwarding(_) => false,
+        }
+    }
+
+    /// The namespace that it is in.
+    #[must_use]
+    pub fn ns(&self) -> &Ns {
+        match self {
+            Self::Move(moved) => &moved.to.ns,
+            Self::LinkSysctl(LinkSysctl { link, .. })
+            | Self::Address(Address { link, .. })
+            | Self::Up(Up { link })
+            | Self::Route(Route { link, .. }) => &link.ns,
+            Self::Ruleset(_)
+            | Self::Zone(_)
+            | Self::Masquerade(_)
+            | Self::Dnat(_)
+            | Self::Bridge(_)
+            | Self::Veth(_)
+            | Self::Master(_)
+            | Self::Hairpin(_)
+            | Self::Isolated(_)
+            | Self::Forwarding(_) => &Ns::Host,
+        }
+    }
+}

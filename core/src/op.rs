@@ -1,0 +1,429 @@
+//! One step of a plan, and the command that does the same.
+
+use alloc::string::String;
+use core::fmt;
+use core::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Dnat, Family, Instance, Link, Masquerade, Netns, Ns, Object, Route, Ruleset, Zone};
+
+/// Puts an object into the kernel or takes it out: the kernel's own grammar (NEWLINK, DELLINK).
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Op {
+    /// Create it.
+    Add(Object),
+    /// Remove it; succeeds when it is not there.
+    Del(Object),
+}
+
+/// How the kernel answered an op.
+pub type OpResult = Result<(), OpError>;
+
+/// Why an op did not land, or may not have.
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize, thiserror::Error)]
+#[error("{detail}")]
+pub struct OpError {
+    /// What it means for a plan.
+    pub kind: ErrorKind,
+    /// The kernel's words: errno name, extended acknowledgement.
+    pub detail: String,
+}
+
+/// The kinds of failure that a transaction tells apart.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// Something else already has its name or key (EEXIST).
+    Exists,
+    /// What it stands on is not there (ENODEV, ENOENT).
+    Missing,
+    /// Not allowed (EPERM, EACCES).
+    Denied,
+    /// In use (EBUSY).
+    Busy,
+    /// This kernel can't (EOPNOTSUPP).
+    Unsupported,
+    /// No answer came: it may have landed, and counts as if it had.
+    InDoubt,
+    /// Any other error number (errno.h).
+    Os(i32),
+}
+
+impl Op {
+    /// What takes it back.
+    #[must_use]
+    pub fn inverse(self) -> Self {
+        match self {
+            Self::Add(object) => Self::Del(object),
+            Self::Del(object) => Self::Add(object),
+        }
+    }
+
+    /// What it is about.
+    #[must_use]
+    pub fn object(&self) -> &Object {
+        match self {
+            Self::Add(object) | Self::Del(object) => object,
+        }
+    }
+
+    /// The name users see.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        let (add, del) = match self.object() {
+            Object::Ruleset(_) => ("CreateRuleset", "DeleteRuleset"),
+            Object::Zone(_) => ("AddZone", "DeleteZone"),
+            Object::Masquerade(_) => ("AddMasquerade", "DeleteMasquerade"),
+            Object::Dnat(_) => ("AddDnat", "DeleteDnat"),
+            Object::Bridge(_) => ("CreateBridge", "DeleteBridge"),
+            Object::Veth(_) => ("AddVeth", "DeleteVeth"),
+            Object::Move(_) => ("MoveToNs", "MoveToHost"),
+            Object::Master(_) => ("SetMaster", "UnsetMaster"),
+            Object::Hairpin(_) => ("SetHairpin", "UnsetHairpin"),
+            Object::Isolated(_) => ("SetIsolated", "UnsetIsolated"),
+            Object::LinkSysctl(_) => ("SetSysctl", "UnsetSysctl"),
+            Object::Address(_) => ("AddAddress", "DeleteAddress"),
+            Object::Up(_) => ("SetUp", "SetDown"),
+            Object::Route(_) => ("AddRoute", "DeleteRoute"),
+            Object::Forwarding(_) => ("EnableForwarding", "DisableForwarding"),
+        };
+        match self {
+            Self::Add(_) => add,
+            Self::Del(_) => del,
+        }
+    }
+
+    /// What it acts on, in a word or two for a table.
+    #[must_use]
+    pub fn target(&self) -> impl fmt::Display + '_ {
+        Target(self.object())
+    }
+}
+
+struct Target<'a>(&'a Object);
+
+impl fmt::Display for Target<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Object::Ruleset(instance) => write!(f, "inet {}", instance.table()),
+            Object::Zone(Zone { bridge, .. }) => write!(f, "{bridge}"),
+            Object::Masquerade(Masquerade { subnet, .. }) => write!(f, "{subnet}"),
+            Object::Dnat(dnat) => write!(f, "{}", Key(dnat)),
+            Object::Bridge(bridge) => write!(f, "{}", bridge.name),
+            Object::Veth(veth) => write!(f, "{}", veth.name),
+            Object::Move(moved) => write!(f, "{}", moved.to),
+            Object::Master(master) => write!(f, "{}", master.link),
+            Object::Hairpin(hairpin) => write!(f, "{}", hairpin.link),
+            Object::Isolated(isolated) => write!(f, "{}", isolated.link),
+            Object::LinkSysctl(sysctl) => write!(f, "{}", sysctl.link),
+            Object::Address(address) => write!(f, "{}", address.link),
+            Object::Up(up) => write!(f, "{}", up.link),
+            Object::Route(route) => write!(f, "{}", route.link),
+            Object::Forwarding(forwarding) => match forwarding.family {
+                Family::V4 => f.write_str("ipv4"),
+                Family::V6 => f.write_str("ipv6"),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.ns {
+            Ns::Host => write!(f, "{}", self.name),
+            Ns::Sandbox(netns) => {
+                write!(
+                    f,
+                    "{}@{}",
+                    self.name,
+                    netns.ip_netns_name().unwrap_or(netns.as_str())
+                )
+            }
+        }
+    }
+}
+
+/// The command that does the same: `ip -n web addr add 10.88.0.2/24 dev eth0`.
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Add(object) => fmt_add(object, f),
+            Self::Del(object) => fmt_del(object, f),
+        }
+    }
+}
+
+fn fmt_add(object: &Object, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match object {
+        Object::Ruleset(instance) => {
+            write!(f, "nft -f - <<'EOF'\n{}\nEOF", Ruleset::of(*instance))
+        }
+        Object::Zone(zone) => fmt_zone("add", zone, f),
+        Object::Masquerade(masquerade) => fmt_masquerade("add", masquerade, f),
+        Object::Dnat(dnat) => {
+            let Dnat { to, .. } = dnat;
+            write!(f, "nft add element inet {} ", DnatMap(dnat))?;
+            write!(f, "'{{ {} : {} . {} }}'", NftKey(dnat), to.ip(), to.port())
+        }
+        Object::Bridge(bridge) => write!(
+            f,
+            "ip link add {} address {} mtu {} group {} type bridge",
+            bridge.name,
+            bridge.mac,
+            bridge.mtu_bytes,
+            bridge.instance.link_group()
+        ),
+        Object::Veth(veth) => {
+            let end = alloc::format!(
+                "mtu {} group {} numtxqueues 1 numrxqueues 1",
+                veth.mtu_bytes,
+                veth.instance.link_group()
+            );
+            write!(
+                f,
+                "ip link add {} {end} type veth peer name {} {end}",
+                veth.name,
+                veth.peer()
+            )
+        }
+        Object::Move(moved) => {
+            let (peer, mac, name) = (moved.peer(), moved.mac, moved.to.name);
+            write!(
+                f,
+                "ip link set {peer} address {mac} netns {} name {name}",
+                Place(&moved.to.ns)
+            )
+        }
+        Object::Master(master) => write!(
+            f,
+            "ip link set {} master {} addrgenmode none up",
+            master.link, master.bridge
+        ),
+        Object::Hairpin(hairpin) => write!(f, "bridge link set dev {} hairpin on", hairpin.link),
+        Object::Isolated(isolated) => {
+            write!(f, "bridge link set dev {} isolated on", isolated.link)
+        }
+        Object::LinkSysctl(sysctl) => {
+            // With slashes, since an interface name may have dots of its own.
+            let family = match sysctl.family {
+                Family::V4 => "ipv4",
+                Family::V6 => "ipv6",
+            };
+            let (name, key, value) = (sysctl.link.name, &sysctl.key, sysctl.value);
+            write!(f, "{}sysctl -qw ", Inside(&sysctl.link.ns))?;
+            write!(f, "net/{family}/conf/{name}/{key}={value}")
+        }
+        Object::Address(address) => {
+            let nodad = match Family::of(address.address.addr()) {
+                Family::V4 => "",
+                Family::V6 => " nodad",
+            };
+            let link = &address.link;
+            write!(
+                f,
+                "{} addr add {} dev {}{nodad}",
+                Ip(&link.ns),
+                address.address,
+                link.name
+            )
+        }
+        Object::Up(up) => write!(f, "{} link set {} up", Ip(&up.link.ns), up.link.name),
+        Object::Route(route) => fmt_route("add", route, f),
+        Object::Forwarding(forwarding) => {
+            write!(f, "sysctl -qw {}=1", forwarding_key(forwarding.family))
+        }
+    }
+}
+
+fn fmt_del(object: &Object, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match object {
+        Object::Ruleset(instance) => write!(f, "nft delete table inet {}", instance.table()),
+        Object::Zone(zone) => fmt_zone("delete", zone, f),
+        Object::Masquerade(masquerade) => fmt_masquerade("delete", masquerade, f),
+        Object::Dnat(dnat) => {
+            write!(
+                f,
+                "nft delete element inet {} '{{ {} }}'",
+                DnatMap(dnat),
+                NftKey(dnat)
+            )
+        }
+        Object::Bridge(bridge) => write!(f, "ip link del {}", bridge.name),
+        Object::Veth(veth) => write!(f, "ip link del {}", veth.name),
+        Object::Move(moved) => {
+            let (ip, name, peer) = (Ip(&moved.to.ns), moved.to.name, moved.peer());
+            write!(f, "{ip} link set {name} netns $$ name {peer}")
+        }
+        Object::Master(master) => write!(f, "ip link set {} nomaster down", master.link),
+        Object::Hairpin(hairpin) => write!(f, "bridge link set dev {} hairpin off", hairpin.link),
+        Object::Isolated(isolated) => {
+            write!(f, "bridge link set dev {} isolated off", isolated.link)
+        }
+        Object::LinkSysctl(_) => f.write_str(":"),
+        Object::Address(address) => {
+            let link = &address.link;
+            write!(
+                f,
+                "{} addr del {} dev {}",
+                Ip(&link.ns),
+                address.address,
+                link.name
+            )
+        }
+        Object::Up(up) => write!(f, "{} link set {} down", Ip(&up.link.ns), up.link.name),
+        Object::Route(route) => fmt_route("del", route, f),
+        Object::Forwarding(forwarding) => {
+            write!(f, "sysctl -qw {}=0", forwarding_key(forwarding.family))
+        }
+    }
+}
+
+fn fmt_zone(verb: &str, zone: &Zone, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let (table, bridge) = (zone.instance.table(), zone.bridge);
+    write!(
+        f,
+        "nft '{verb} element inet {table} bridges {{ \"{bridge}\" }}; "
+    )?;
+    write!(
+        f,
+        "{verb} element inet {table} own {{ \"{bridge}\" . \"{bridge}\" }}"
+    )?;
+    for (set, member) in [("internal", zone.internal), ("open", zone.open)] {
+        if member {
+            write!(f, "; {verb} element inet {table} {set} {{ \"{bridge}\" }}")?;
+        }
+    }
+    f.write_str("'")
+}
+
+fn fmt_masquerade(verb: &str, masq: &Masquerade, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let Masquerade {
+        instance,
+        subnet,
+        bridge,
+    } = masq;
+    let set = match Family::of(subnet.addr()) {
+        Family::V4 => "masquerade4",
+        Family::V6 => "masquerade6",
+    };
+    let table = instance.table();
+    write!(
+        f,
+        "nft {verb} element inet {table} {set} '{{ {subnet} . \"{bridge}\" }}'"
+    )
+}
+
+fn fmt_route(verb: &str, route: &Route, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let family = match Family::of(route.via) {
+        Family::V4 => "",
+        Family::V6 => " -6",
+    };
+    write!(f, "{}{family} route {verb} ", Ip(&route.link.ns))?;
+    match route.destination.prefix_len() {
+        0 => f.write_str("default")?,
+        _ => write!(f, "{}", route.destination)?,
+    }
+    write!(f, " via {} dev {}", route.via, route.link.name)?;
+    write!(f, " proto {}", Instance::ROUTE_PROTOCOL)?;
+    route
+        .metric
+        .map_or(Ok(()), |metric| write!(f, " metric {metric}"))
+}
+
+fn forwarding_key(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "net.ipv4.ip_forward",
+        Family::V6 => "net.ipv6.conf.all.forwarding",
+    }
+}
+
+/// `ip`, in the right namespace.
+struct Ip<'a>(&'a Ns);
+
+impl fmt::Display for Ip<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Ns::Host => f.write_str("ip"),
+            Ns::Sandbox(netns) => match netns.ip_netns_name() {
+                Some(name) => write!(f, "ip -n {name}"),
+                None => write!(f, "{}ip", Inside(self.0)),
+            },
+        }
+    }
+}
+
+/// What to put before any other command to run it in a namespace.
+struct Inside<'a>(&'a Ns);
+
+impl fmt::Display for Inside<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Ns::Host => Ok(()),
+            Ns::Sandbox(netns) => write!(f, "nsenter --net={netns} "),
+        }
+    }
+}
+
+/// A namespace as `ip link set … netns` takes it: a name under /run/netns, or any path.
+struct Place<'a>(&'a Ns);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |netns: &Netns| netns.ip_netns_name().map(String::from);
+        match self.0 {
+            Ns::Host => f.write_str("$$"),
+            Ns::Sandbox(netns) => match name(netns) {
+                Some(name) => f.write_str(&name),
+                None => write!(f, "{netns}"),
+            },
+        }
+    }
+}
+
+/// Table and map that a published port is an element of.
+struct DnatMap<'a>(&'a Dnat);
+
+impl fmt::Display for DnatMap<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = match self.0.to {
+            SocketAddr::V4(_) => "publish4",
+            SocketAddr::V6(_) => "publish6",
+        };
+        let at = if self.0.at.is_some() { "_at" } else { "" };
+        write!(f, "{} {family}{at}", self.0.instance.table())
+    }
+}
+
+/// The element's key in nft's words.
+struct NftKey<'a>(&'a Dnat);
+
+impl fmt::Display for NftKey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Dnat {
+            at, protocol, port, ..
+        } = self.0;
+        if let Some(at) = at {
+            write!(f, "{at} . ")?;
+        }
+        write!(f, "{protocol} . {port}")
+    }
+}
+
+/// The element's key as people write it: `8080/tcp`, `127.0.0.1:8080/tcp`.
+struct Key<'a>(&'a Dnat);
+
+impl fmt::Display for Key<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Dnat {
+            at, protocol, port, ..
+        } = self.0;
+        match at {
+            Some(ip @ IpAddr::V4(_)) => write!(f, "{ip}:")?,
+            Some(ip @ IpAddr::V6(_)) => write!(f, "[{ip}]:")?,
+            None => {}
+        }
+        write!(f, "{port}/{protocol}")
+    }
+}

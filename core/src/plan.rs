@@ -1,0 +1,98 @@
+//! Plan: what will be done, in order, as data.
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Base, Endpoint, EndpointId, Footprint, Network, NetworkName, Object, Op};
+
+/// A change to the state and the ops that make the kernel follow.
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+pub struct Plan {
+    /// What the state will say once it is done.
+    pub change: Change,
+    /// What an op that fails means for the rest.
+    pub on_failure: OnFailure,
+    /// What to do, in order.
+    pub ops: Vec<Op>,
+}
+
+/// What a plan does to the state.
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// A network is there, and up.
+    NetworkAdded(Network),
+    /// A network is gone.
+    NetworkRemoved(NetworkName),
+    /// A container joined a network, which is up from then on.
+    EndpointAdded(Endpoint),
+    /// A container left a network.
+    EndpointRemoved(EndpointId),
+    /// The kernel holds what the state wants; nothing that an undo left over remains.
+    Repaired,
+}
+
+/// Whether a plan is all or nothing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// Take back what landed: what adds something is all or nothing.
+    Undo,
+    /// Go on and do all that can be done: what removes something must not stop half-way.
+    Continue,
+}
+
+/// The ops that lead from one footprint to another: removals last to first, then additions first
+/// to last. A removal that another one implies is left out, and what a removal takes along that
+/// is still wanted is added again.
+#[must_use]
+pub fn diff(from: &Footprint, to: &Footprint) -> Vec<Op> {
+    let removed: Footprint = from.difference(to).cloned().collect();
+    let gone = standing_on(&removed, from);
+    let additions = to
+        .iter()
+        .filter(|object| !from.contains(*object) || gone.contains(*object));
+    let additions: Vec<Op> = additions.cloned().map(Op::Add).collect();
+    prune(
+        removed
+            .into_iter()
+            .rev()
+            .map(Op::Del)
+            .chain(additions)
+            .collect(),
+    )
+}
+
+/// Drops each removal that another removal implies, and those that are never an op.
+pub(crate) fn prune(mut ops: Vec<Op>) -> Vec<Op> {
+    let removed: Vec<&Object> = ops
+        .iter()
+        .filter_map(|op| match op {
+            Op::Del(object) => Some(object),
+            Op::Add(_) => None,
+        })
+        .collect();
+    let going: BTreeSet<Base> = removed.iter().flat_map(|object| object.gives()).collect();
+    ops.retain(|op| match op {
+        Op::Add(_) => true,
+        Op::Del(object) => !object.lingers() && !object.needs().any(|base| going.contains(&base)),
+    });
+    ops
+}
+
+/// `roots`, and everything in `all` that stands on them: when a link goes, so does what is on it.
+/// One pass is enough, for [`Object`]'s order puts a base before whatever needs it.
+#[must_use]
+pub fn standing_on(roots: &Footprint, all: &Footprint) -> Footprint {
+    let mut found = Footprint::new();
+    let mut bases = BTreeSet::new();
+    for object in all {
+        if roots.contains(object) || object.needs().any(|base| bases.contains(&base)) {
+            bases.extend(object.gives());
+            found.insert(object.clone());
+        }
+    }
+    found
+}

@@ -1,0 +1,332 @@
+//! Planning endpoints: which addresses, names and ports, and what stands in the way.
+
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::create::at_most;
+use super::index::NetworkState;
+use crate::{
+    AttachSpec, Change, Endpoint, EndpointId, Facts, Family, Holder, LinkName, Mac, Ns, OnFailure,
+    Op, Plan, PoolError, PortBinding, PortSpec, Rejection, State, diff,
+};
+
+/// The kernel's limit (`BR_MAX_PORTS`, net/bridge/br_private.h).
+const BRIDGE_PORTS_MAX: usize = 1023;
+/// Published ports of one endpoint: every port of every protocol, twice over.
+const PORTS_MAX: usize = 1 << 18;
+const SETTINGS_MAX: usize = 64;
+/// How many holders an error about an exhausted pool names.
+const HOLDERS_SHOWN: usize = 16;
+
+impl State {
+    pub(super) fn plan_attach(&self, facts: &Facts, spec: &AttachSpec) -> Result<Plan, Rejection> {
+        let id = spec.id();
+        let known = self
+            .networks
+            .get(&spec.network)
+            .ok_or_else(|| Rejection::NetworkUnknown(spec.network.clone()))?;
+        if self.endpoints.contains_key(&id) {
+            return Err(Rejection::EndpointExists(id));
+        }
+        if known.containers.len() >= BRIDGE_PORTS_MAX {
+            let (network, max) = (spec.network.clone(), BRIDGE_PORTS_MAX);
+            return Err(Rejection::BridgeFull { network, max });
+        }
+        self.check_sandbox(spec)?;
+        check_settings(spec)?;
+        let addresses = self.addresses(known, spec)?;
+        let joined: Vec<&Endpoint> = self.joined(&spec.container).collect();
+        let endpoint = Endpoint {
+            netns: spec.netns.clone(),
+            ifname: ifname(&joined, spec)?,
+            host_link: Endpoint::host_link(self.instance, &id),
+            mac: self.mac(known, spec, &addresses)?,
+            ports: self.bindings(known, spec, &addresses)?,
+            addresses,
+            rank: joined.last().map_or(0, |last| last.rank + 1),
+            default_route: spec.default_route,
+            metric: spec.metric,
+            sysctls: spec.sysctls.clone(),
+            id,
+        };
+        let before = self.objects_of(&joined);
+        let mut all = joined;
+        all.push(&endpoint);
+        let mut after = self.objects_of(&all);
+        let mut forwarding = Vec::new();
+        if !known.up {
+            let (objects, ops) = self.raise(facts, &known.network);
+            after.extend(objects);
+            forwarding = ops;
+        }
+        let mut ops = diff(&before, &after);
+        ops.extend(forwarding);
+        Ok(Plan {
+            change: Change::EndpointAdded(endpoint),
+            on_failure: OnFailure::Undo,
+            ops,
+        })
+    }
+
+    pub(super) fn plan_detach(&self, facts: &Facts, id: &EndpointId) -> Result<Plan, Rejection> {
+        if !self.endpoints.contains_key(id) {
+            return Err(Rejection::EndpointUnknown(id.clone()));
+        }
+        let joined: Vec<&Endpoint> = self.joined(&id.container).collect();
+        let staying: Vec<&Endpoint> = joined
+            .iter()
+            .copied()
+            .filter(|endpoint| endpoint.id != *id)
+            .collect();
+        let mut ops = diff(&self.objects_of(&joined), &self.objects_of(&staying));
+        if facts.sandbox_gone {
+            // Nothing can be added to a namespace that is gone, such as the default route that
+            // another network would take over.
+            ops.retain(|op| match op {
+                Op::Add(object) => *object.ns() == Ns::Host,
+                Op::Del(_) => true,
+            });
+        }
+        let change = Change::EndpointRemoved(id.clone());
+        Ok(Plan {
+            change,
+            on_failure: OnFailure::Continue,
+            ops,
+        })
+    }
+
+    /// One container, one namespace: else two default routes or two `eth0` could meet in it.
+    fn check_sandbox(&self, spec: &AttachSpec) -> Result<(), Rejection> {
+        let (container, given) = (spec.container.clone(), spec.netns.clone());
+        if let Some(sandbox) = self.sandboxes.get(&container)
+            && sandbox.netns != given
+        {
+            let known = sandbox.netns.clone();
+            return Err(Rejection::OtherSandbox {
+                container,
+                known,
+                given,
+            });
+        }
+        match self.netns.get(&given) {
+            Some(holder) if *holder != container => Err(Rejection::SharedSandbox {
+                netns: given,
+                holder: holder.clone(),
+            }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// One address of each subnet: as asked for, or the next free one.
+    fn addresses(&self, known: &NetworkState, spec: &AttachSpec) -> Result<Vec<IpNet>, Rejection> {
+        let network = &known.network;
+        let subnets = || network.subnets.iter().map(|subnet| subnet.net).collect();
+        let outside = |address: IpAddr| Rejection::AddressOutside {
+            address,
+            network: network.name.clone(),
+            subnets: subnets(),
+        };
+        if let Some(stray) = spec.addresses.iter().find(|address| {
+            !network
+                .subnets
+                .iter()
+                .any(|subnet| subnet.net.contains(*address))
+        }) {
+            return Err(outside(*stray));
+        }
+        let mut addresses = Vec::new();
+        for (subnet, pool) in network.subnets.iter().zip(&known.pools) {
+            let mut asked = spec
+                .addresses
+                .iter()
+                .copied()
+                .filter(|a| subnet.net.contains(a));
+            let address = match (asked.next(), asked.next()) {
+                (Some(first), Some(second)) => {
+                    return Err(Rejection::Twice {
+                        what: "requested address",
+                        subnet: subnet.net,
+                        first: format!("{first}"),
+                        second: format!("{second}"),
+                    });
+                }
+                (Some(address), None) => {
+                    pool.check(address).map_err(|error| match error {
+                        PoolError::Outside => outside(address),
+                        PoolError::Taken => {
+                            let holder = self.holder_of(known, address);
+                            Rejection::AddressTaken { address, holder }
+                        }
+                    })?;
+                    address
+                }
+                (None, _) => pool.next_free().ok_or_else(|| Rejection::Exhausted {
+                    network: network.name.clone(),
+                    subnet: subnet.net,
+                    leased: pool.leased(),
+                    capacity: pool.capacity(),
+                    holders: known
+                        .containers
+                        .iter()
+                        .take(HOLDERS_SHOWN)
+                        .cloned()
+                        .collect(),
+                })?,
+            };
+            addresses.push(subnet.with_prefix(address));
+        }
+        Ok(addresses)
+    }
+
+    fn holder_of(&self, known: &NetworkState, address: IpAddr) -> Holder {
+        let has = |endpoint: &&Endpoint| endpoint.addresses.iter().any(|a| a.addr() == address);
+        if let Some(endpoint) = self.endpoints_of(&known.network.name).find(has) {
+            return Holder::Endpoint(endpoint.id.clone());
+        }
+        let reserved = known
+            .network
+            .subnets
+            .iter()
+            .any(|subnet| subnet.never_leased().any(|never| never == address));
+        if reserved {
+            Holder::Reserved
+        } else {
+            Holder::Debris
+        }
+    }
+
+    fn mac(
+        &self,
+        known: &NetworkState,
+        spec: &AttachSpec,
+        addresses: &[IpNet],
+    ) -> Result<Mac, Rejection> {
+        let derived = || {
+            addresses
+                .first()
+                .map(|address| Mac::of_address(address.addr()))
+        };
+        let mac = spec.mac.or_else(derived).unwrap_or(known.network.mac);
+        match known.macs.get(&mac) {
+            None => Ok(mac),
+            Some(holder) => Err(Rejection::MacTaken {
+                mac,
+                network: known.network.name.clone(),
+                holder: holder.clone(),
+            }),
+        }
+    }
+
+    /// Resolves what is to be published to one binding per family, none of which anybody has.
+    fn bindings(
+        &self,
+        known: &NetworkState,
+        spec: &AttachSpec,
+        addresses: &[IpNet],
+    ) -> Result<Vec<PortBinding>, Rejection> {
+        at_most("published ports", spec.ports.len(), PORTS_MAX)?;
+        if known.network.internal && !spec.ports.is_empty() {
+            return Err(Rejection::InternalPublishes(spec.network.clone()));
+        }
+        let families: BTreeSet<Family> = addresses.iter().map(|a| Family::of(a.addr())).collect();
+        let mut taken = super::index::PortIndex::default();
+        let mut bindings: Vec<PortBinding> = Vec::new();
+        for port in &spec.ports {
+            if port.host_port == 0 || port.container_port == 0 {
+                return Err(Rejection::PortZero(port.clone()));
+            }
+            let own = bindings_of(port, &families);
+            if own.is_empty() {
+                return Err(Rejection::PortFamily(port.clone(), spec.network.clone()));
+            }
+            for binding in own {
+                if let Some(holder) = self.ports.conflict(&binding) {
+                    return Err(Rejection::PortTaken { binding, holder });
+                }
+                if !taken.insert(&binding, None) {
+                    return Err(port_twice(spec, port, &binding));
+                }
+                bindings.push(binding);
+            }
+        }
+        Ok(bindings)
+    }
+}
+
+/// A port on every address means every family that the container has.
+fn bindings_of(port: &PortSpec, families: &BTreeSet<Family>) -> Vec<PortBinding> {
+    let unspecified = |family: &Family| match family {
+        Family::V4 => IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED),
+        Family::V6 => IpAddr::V6(core::net::Ipv6Addr::UNSPECIFIED),
+    };
+    let hosts: Vec<IpAddr> = match port.host_ip {
+        Some(ip) => Vec::from_iter(families.contains(&Family::of(ip)).then_some(ip)),
+        None => families.iter().map(unspecified).collect(),
+    };
+    let binding = |host_ip| PortBinding {
+        host_ip,
+        host_port: port.host_port,
+        container_port: port.container_port,
+        protocol: port.protocol,
+    };
+    hosts.into_iter().map(binding).collect()
+}
+
+/// The error for a port that an earlier one of the same request overlaps.
+fn port_twice(spec: &AttachSpec, second: &PortSpec, binding: &PortBinding) -> Rejection {
+    let both = [Family::V4, Family::V6].into();
+    let first = spec
+        .ports
+        .iter()
+        .find(|port| {
+            bindings_of(port, &both)
+                .iter()
+                .any(|other| other.conflicts(binding))
+        })
+        .unwrap_or(second);
+    Rejection::PortTwice {
+        first: first.clone(),
+        second: second.clone(),
+    }
+}
+
+/// The interface's name in the container: as asked for, or the first free `ethN`.
+fn ifname(joined: &[&Endpoint], spec: &AttachSpec) -> Result<LinkName, Rejection> {
+    let taken = |name: LinkName| {
+        name == LinkName::LOOPBACK || joined.iter().any(|endpoint| endpoint.ifname == name)
+    };
+    match spec.ifname {
+        Some(ifname) if taken(ifname) => Err(Rejection::IfnameTaken {
+            container: spec.container.clone(),
+            ifname,
+        }),
+        Some(ifname) => Ok(ifname),
+        None => {
+            // One more candidate than there are names in use.
+            let mut names = (0..=joined.len()).filter_map(|n| format!("eth{n}").parse().ok());
+            let free = names.find(|name| !taken(*name));
+            free.ok_or_else(|| Rejection::IfnameTaken {
+                container: spec.container.clone(),
+                ifname: LinkName::LOOPBACK,
+            })
+        }
+    }
+}
+
+fn check_settings(spec: &AttachSpec) -> Result<(), Rejection> {
+    at_most("settings", spec.sysctls.len(), SETTINGS_MAX)?;
+    let word = |key: &str| {
+        let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+        !key.is_empty() && key.len() <= 64 && key.bytes().all(inner)
+    };
+    match spec.sysctls.iter().find(|setting| !word(&setting.key)) {
+        Some(setting) => Err(Rejection::SettingKey(
+            setting.key.chars().take(64).collect(),
+        )),
+        None => Ok(()),
+    }
+}

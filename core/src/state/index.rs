@@ -1,0 +1,259 @@
+//! What a request looks up: kept in step with networks, endpoints and debris.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+use crate::snapshot::{Damage, NetworkRecord};
+use crate::{
+    ContainerName, Dnat, Endpoint, EndpointId, Family, Holder, Mac, Netns, Network, NetworkName,
+    Object, Pool, PortBinding, Protocol, State,
+};
+
+/// A network and who is on it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct NetworkState {
+    pub(super) network: Network,
+    /// Whether the kernel has its objects.
+    pub(super) up: bool,
+    /// One for each subnet, in order.
+    pub(super) pools: Vec<Pool>,
+    pub(super) containers: BTreeSet<ContainerName>,
+    pub(super) macs: BTreeMap<Mac, ContainerName>,
+}
+
+impl NetworkState {
+    pub(super) fn record(&self) -> NetworkRecord {
+        let cursors = self.pools.iter().map(Pool::cursor).collect();
+        NetworkRecord {
+            network: self.network.clone(),
+            up: self.up,
+            cursors,
+        }
+    }
+
+    pub(super) fn set_cursors(&mut self, cursors: &[IpAddr]) {
+        for (pool, cursor) in self.pools.iter_mut().zip(cursors) {
+            pool.set_cursor(*cursor);
+        }
+    }
+
+    /// The pool that an address is of, if any.
+    pub(super) fn pool_of(&mut self, address: IpAddr) -> Option<&mut Pool> {
+        let index = self
+            .network
+            .subnets
+            .iter()
+            .position(|s| s.net.contains(&address))?;
+        self.pools.get_mut(index)
+    }
+}
+
+/// A container's namespace and the networks it joined, in order.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Sandbox {
+    pub(super) netns: Netns,
+    pub(super) networks: Vec<NetworkName>,
+}
+
+/// Who publishes which port of the host.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct PortIndex(
+    BTreeMap<(Family, Protocol, u16), BTreeMap<IpAddr, Option<EndpointId>>>,
+);
+
+impl PortIndex {
+    fn key(binding: &PortBinding) -> (Family, Protocol, u16) {
+        (binding.family(), binding.protocol, binding.host_port)
+    }
+
+    /// Who stands in the way of a binding.
+    pub(super) fn conflict(&self, binding: &PortBinding) -> Option<Holder> {
+        let held = self.0.get(&Self::key(binding))?;
+        let ip = binding.host_ip;
+        let wildcard = match ip {
+            IpAddr::V4(_) => IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(core::net::Ipv6Addr::UNSPECIFIED),
+        };
+        let holder = match held.get(&wildcard).or_else(|| held.get(&ip)) {
+            Some(holder) => holder,
+            None if ip.is_unspecified() => held.values().next()?,
+            None => return None,
+        };
+        Some(holder.clone().map_or(Holder::Debris, Holder::Endpoint))
+    }
+
+    /// Takes a port; `None` stands for debris. False if it was taken.
+    pub(super) fn insert(&mut self, binding: &PortBinding, holder: Option<EndpointId>) -> bool {
+        if self.conflict(binding).is_some() {
+            return false;
+        }
+        self.0
+            .entry(Self::key(binding))
+            .or_default()
+            .insert(binding.host_ip, holder);
+        true
+    }
+
+    pub(super) fn remove(&mut self, binding: &PortBinding) {
+        let key = Self::key(binding);
+        if let Some(held) = self.0.get_mut(&key) {
+            held.remove(&binding.host_ip);
+            if held.is_empty() {
+                self.0.remove(&key);
+            }
+        }
+    }
+}
+
+impl State {
+    /// Adds a network.
+    pub(super) fn insert_network(&mut self, network: Network, up: bool) -> Result<(), Damage> {
+        let name = network.name.clone();
+        if self.networks.contains_key(&name) {
+            return Err(Damage::NetworkTwice(name));
+        }
+        let pools = network.subnets.iter().map(Pool::new).collect();
+        let (containers, macs) = (BTreeSet::new(), BTreeMap::new());
+        self.networks.insert(
+            name,
+            NetworkState {
+                network,
+                up,
+                pools,
+                containers,
+                macs,
+            },
+        );
+        Ok(())
+    }
+
+    pub(super) fn remove_network(&mut self, name: &NetworkName) -> Result<(), Damage> {
+        match self.networks.get(name) {
+            None => Err(Damage::NetworkUnknown(name.clone())),
+            Some(known) if !known.containers.is_empty() => Err(Damage::NetworkInUse(name.clone())),
+            Some(_) => {
+                self.networks.remove(name);
+                Ok(())
+            }
+        }
+    }
+
+    /// Adds an endpoint, and with it its leases, MAC, ports and sandbox. Checks first and
+    /// changes then, so that a contradiction leaves the state as it was.
+    pub(super) fn insert_endpoint(&mut self, endpoint: Endpoint) -> Result<(), Damage> {
+        let id = endpoint.id.clone();
+        if self.endpoints.contains_key(&id) {
+            return Err(Damage::EndpointTwice(id));
+        }
+        let Some(known) = self.networks.get_mut(&id.network) else {
+            return Err(Damage::NetworkUnknown(id.network));
+        };
+        for address in &endpoint.addresses {
+            let free = known
+                .pool_of(address.addr())
+                .map(|pool| pool.check(address.addr()));
+            if free != Some(Ok(())) {
+                return Err(Damage::AddressTwice(id, address.addr()));
+            }
+        }
+        if known.macs.contains_key(&endpoint.mac) {
+            return Err(Damage::MacTwice(id, endpoint.mac));
+        }
+        for binding in &endpoint.ports {
+            if self.ports.conflict(binding).is_some() {
+                return Err(Damage::PortTwice(id, binding.clone()));
+            }
+        }
+        for address in &endpoint.addresses {
+            if let Some(pool) = known.pool_of(address.addr()) {
+                pool.lease(address.addr())
+                    .map_err(|_| Damage::AddressTwice(id.clone(), address.addr()))?;
+            }
+        }
+        known.up = true;
+        known.containers.insert(id.container.clone());
+        known.macs.insert(endpoint.mac, id.container.clone());
+        for binding in &endpoint.ports {
+            self.ports.insert(binding, Some(id.clone()));
+        }
+        let sandbox = self
+            .sandboxes
+            .entry(id.container.clone())
+            .or_insert_with(|| Sandbox {
+                netns: endpoint.netns.clone(),
+                networks: Vec::new(),
+            });
+        let rank_of = |network: &NetworkName| {
+            let id = EndpointId {
+                network: network.clone(),
+                container: id.container.clone(),
+            };
+            self.endpoints.get(&id).map(|endpoint| endpoint.rank)
+        };
+        let place = sandbox
+            .networks
+            .partition_point(|n| rank_of(n) < Some(endpoint.rank));
+        sandbox.networks.insert(place, id.network.clone());
+        self.netns
+            .insert(endpoint.netns.clone(), id.container.clone());
+        self.endpoints.insert(id, endpoint);
+        Ok(())
+    }
+
+    pub(super) fn remove_endpoint(&mut self, id: &EndpointId) -> Result<(), Damage> {
+        let Some(endpoint) = self.endpoints.remove(id) else {
+            return Err(Damage::EndpointUnknown(id.clone()));
+        };
+        if let Some(known) = self.networks.get_mut(&id.network) {
+            known.containers.remove(&id.container);
+            known.macs.remove(&endpoint.mac);
+            for address in &endpoint.addresses {
+                if let Some(pool) = known.pool_of(address.addr()) {
+                    pool.release(address.addr());
+                }
+            }
+        }
+        for binding in &endpoint.ports {
+            self.ports.remove(binding);
+        }
+        if let Some(sandbox) = self.sandboxes.get_mut(&id.container) {
+            sandbox.networks.retain(|network| *network != id.network);
+            if sandbox.networks.is_empty() {
+                self.netns.remove(&endpoint.netns);
+                self.sandboxes.remove(&id.container);
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the addresses and ports of debris from being given to anybody.
+    pub(super) fn hold_debris(&mut self) {
+        for object in &self.debris {
+            if let Object::Address(held) = object {
+                for known in self.networks.values_mut() {
+                    if let Some(pool) = known.pool_of(held.address.addr()) {
+                        // One that an endpoint or a gateway has is held already.
+                        pool.lease(held.address.addr()).ok();
+                    }
+                }
+            }
+            if let Object::Dnat(dnat) = object {
+                self.ports.insert(&binding_of(dnat), None);
+            }
+        }
+    }
+}
+
+fn binding_of(dnat: &Dnat) -> PortBinding {
+    let host_ip = dnat.at.unwrap_or(match dnat.to.ip() {
+        IpAddr::V4(_) => core::net::Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => core::net::Ipv6Addr::UNSPECIFIED.into(),
+    });
+    PortBinding {
+        host_ip,
+        host_port: dnat.port,
+        container_port: dnat.to.port(),
+        protocol: dnat.protocol,
+    }
+}

@@ -1,0 +1,345 @@
+//! State: which objects we want, and why.
+
+mod attach;
+mod create;
+mod index;
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+use crate::snapshot::{Damage, NetworkRecord, Snapshot};
+use crate::{
+    Change, ContainerName, Endpoint, EndpointId, Entry, Facts, Family, Footprint, Forwarding,
+    Instance, Netns, Network, NetworkName, Object, OnFailure, Op, Outcome, Plan, Rejection,
+    Request, diff, standing_on,
+};
+use index::{NetworkState, PortIndex, Sandbox};
+
+/// What one instance wants in the kernel: networks, endpoints, what an undo could not remove, and
+/// the plan that was begun and not ended. It is the fold of its journal.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct State {
+    instance: Instance,
+    networks: BTreeMap<NetworkName, NetworkState>,
+    endpoints: BTreeMap<EndpointId, Endpoint>,
+    debris: Footprint,
+    pending: Option<Plan>,
+    // What follows is derived from the above, so that a request looks up only what it names.
+    sandboxes: BTreeMap<ContainerName, Sandbox>,
+    netns: BTreeMap<Netns, ContainerName>,
+    ports: PortIndex,
+}
+
+impl State {
+    /// Nothing wanted yet.
+    #[must_use]
+    pub fn new(instance: Instance) -> Self {
+        Self {
+            instance,
+            networks: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+            debris: Footprint::new(),
+            pending: None,
+            sandboxes: BTreeMap::new(),
+            netns: BTreeMap::new(),
+            ports: PortIndex::default(),
+        }
+    }
+
+    /// Takes up what [`snapshot`](Self::snapshot) put down.
+    ///
+    /// # Errors
+    /// It contradicts itself; nothing is guessed at.
+    pub fn restore(snapshot: Snapshot) -> Result<Self, Damage> {
+        let mut state = Self::new(snapshot.instance);
+        let mut searches = Vec::new();
+        for NetworkRecord {
+            network,
+            up,
+            cursors,
+        } in snapshot.networks
+        {
+            searches.push((network.name.clone(), cursors));
+            state.insert_network(network, up)?;
+        }
+        for endpoint in snapshot.endpoints {
+            state.insert_endpoint(endpoint)?;
+        }
+        state.debris = snapshot.debris;
+        state.hold_debris();
+        // Taking up the leases in order of name moved the searches; they go on where they were.
+        for (name, cursors) in searches {
+            if let Some(known) = state.networks.get_mut(&name) {
+                known.set_cursors(&cursors);
+            }
+        }
+        state.pending = snapshot.pending;
+        Ok(state)
+    }
+
+    /// All of it that can't be derived.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            instance: self.instance,
+            networks: self.networks.values().map(NetworkState::record).collect(),
+            endpoints: self.endpoints.values().cloned().collect(),
+            debris: self.debris.clone(),
+            pending: self.pending.clone(),
+        }
+    }
+
+    /// Whose state it is.
+    #[must_use]
+    pub fn instance(&self) -> Instance {
+        self.instance
+    }
+
+    /// All networks, by name.
+    pub fn networks(&self) -> impl Iterator<Item = &Network> {
+        self.networks.values().map(|known| &known.network)
+    }
+
+    /// The network of that name.
+    #[must_use]
+    pub fn network(&self, name: &NetworkName) -> Option<&Network> {
+        self.networks.get(name).map(|known| &known.network)
+    }
+
+    /// Whether the kernel has the network's objects; after a reboot it has not, until the first
+    /// container joins.
+    #[must_use]
+    pub fn is_up(&self, name: &NetworkName) -> bool {
+        self.networks.get(name).is_some_and(|known| known.up)
+    }
+
+    /// All endpoints, by network and container.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints.values()
+    }
+
+    /// The endpoint of that id.
+    #[must_use]
+    pub fn endpoint(&self, id: &EndpointId) -> Option<&Endpoint> {
+        self.endpoints.get(id)
+    }
+
+    /// The endpoints of a network, by container.
+    pub fn endpoints_of(&self, network: &NetworkName) -> impl Iterator<Item = &Endpoint> {
+        let containers = self
+            .networks
+            .get(network)
+            .into_iter()
+            .flat_map(|n| n.containers.iter());
+        let id = |container: &ContainerName| EndpointId {
+            network: network.clone(),
+            container: container.clone(),
+        };
+        containers.filter_map(move |container| self.endpoints.get(&id(container)))
+    }
+
+    /// The endpoints of a container, in the order it joined.
+    pub fn joined(&self, container: &ContainerName) -> impl Iterator<Item = &Endpoint> {
+        let networks = self
+            .sandboxes
+            .get(container)
+            .into_iter()
+            .flat_map(|s| &s.networks);
+        let id = |network: &NetworkName| EndpointId {
+            network: network.clone(),
+            container: container.clone(),
+        };
+        networks.filter_map(move |network| self.endpoints.get(&id(network)))
+    }
+
+    /// What an undo could not remove; its addresses and ports stay taken.
+    #[must_use]
+    pub fn debris(&self) -> &Footprint {
+        &self.debris
+    }
+
+    /// Begun and not ended: resume it before anything else.
+    #[must_use]
+    pub fn pending(&self) -> Option<&Plan> {
+        self.pending.as_ref()
+    }
+
+    /// The namespaces that have something of ours.
+    #[must_use]
+    pub fn netns(&self) -> BTreeSet<Netns> {
+        self.netns.keys().cloned().collect()
+    }
+
+    /// Whether planning this request needs to know the host's routes, links and settings.
+    #[must_use]
+    pub fn needs_facts(&self, request: &Request) -> bool {
+        match request {
+            Request::CreateNetwork(_) => true,
+            Request::Attach(spec) => {
+                self.networks.contains_key(&spec.network) && !self.is_up(&spec.network)
+            }
+            Request::RemoveNetwork(_) | Request::Detach(_) => false,
+        }
+    }
+
+    /// What would have to be done.
+    ///
+    /// # Errors
+    /// Why it can't be; nothing was touched.
+    pub fn plan(&self, facts: &Facts, request: &Request) -> Result<Plan, Rejection> {
+        if self.pending.is_some() {
+            return Err(Rejection::Pending);
+        }
+        match request {
+            Request::CreateNetwork(spec) => self.plan_create(facts, spec),
+            Request::RemoveNetwork(name) => self.plan_remove(name),
+            Request::Attach(spec) => self.plan_attach(facts, spec),
+            Request::Detach(id) => self.plan_detach(facts, id),
+        }
+    }
+
+    /// The smallest plan from what the kernel shows to what is wanted, debris gone.
+    #[must_use]
+    pub fn repair(&self, facts: &Facts, observed: &Footprint) -> Plan {
+        let wanted = self.wanted();
+        let mut ops = diff(observed, &wanted);
+        for known in self.networks.values().filter(|known| known.up) {
+            ops.extend(forwarding(facts, &known.network));
+        }
+        ops.dedup();
+        Plan {
+            change: Change::Repaired,
+            on_failure: OnFailure::Continue,
+            ops,
+        }
+    }
+
+    /// One more try at what an undo could not remove; `None` when there is nothing.
+    #[must_use]
+    pub fn sweep(&self) -> Option<Plan> {
+        if self.debris.is_empty() {
+            return None;
+        }
+        let ops = diff(&self.debris, &Footprint::new());
+        Some(Plan {
+            change: Change::Repaired,
+            on_failure: OnFailure::Continue,
+            ops,
+        })
+    }
+
+    /// All objects that the kernel may hold because of us: what is wanted, and debris.
+    #[must_use]
+    pub fn footprint(&self) -> Footprint {
+        let mut all = self.wanted();
+        all.extend(self.debris.iter().cloned());
+        all
+    }
+
+    fn wanted(&self) -> Footprint {
+        let mut all = Footprint::new();
+        for known in self.networks.values().filter(|known| known.up) {
+            all.extend(known.network.objects(self.instance));
+            all.insert(Object::Ruleset(self.instance));
+        }
+        for container in self.sandboxes.keys() {
+            let endpoints: Vec<&Endpoint> = self.joined(container).collect();
+            all.extend(self.objects_of(&endpoints));
+        }
+        all
+    }
+
+    /// What the endpoints of one container want: for each family one default route, by the first
+    /// that has a way out.
+    fn objects_of(&self, endpoints: &[&Endpoint]) -> Footprint {
+        let mut taken = BTreeSet::new();
+        let mut all = Footprint::new();
+        for endpoint in endpoints {
+            let Some(network) = self.network(&endpoint.id.network) else {
+                continue;
+            };
+            let ours: BTreeSet<Family> = endpoint
+                .ways_out(network)
+                .filter(|family| taken.insert(*family))
+                .collect();
+            all.extend(endpoint.objects(self.instance, network, &ours));
+        }
+        all
+    }
+
+    /// What a network needs to be up: its own objects, the ruleset with the first, forwarding if
+    /// the host does none yet.
+    fn raise(&self, facts: &Facts, network: &Network) -> (Footprint, Vec<Op>) {
+        let mut objects = network.objects(self.instance);
+        if !self.networks.values().any(|known| known.up) {
+            objects.insert(Object::Ruleset(self.instance));
+        }
+        (objects, forwarding(facts, network).collect())
+    }
+
+    /// Takes in one line of the journal.
+    ///
+    /// # Errors
+    /// The line does not follow from the ones before; the state is as it was.
+    pub fn absorb(&mut self, entry: &Entry) -> Result<(), Damage> {
+        match entry {
+            Entry::Begin(_) if self.pending.is_some() => Err(Damage::BeginTwice),
+            Entry::Begin(plan) => {
+                self.pending = Some(plan.clone());
+                Ok(())
+            }
+            Entry::End(outcome) => {
+                let plan = self.pending.clone().ok_or(Damage::EndWithoutBegin)?;
+                self.conclude(&plan, outcome)?;
+                self.pending = None;
+                Ok(())
+            }
+        }
+    }
+
+    fn conclude(&mut self, plan: &Plan, outcome: &Outcome) -> Result<(), Damage> {
+        match outcome {
+            Outcome::Committed => self.apply(&plan.change),
+            Outcome::RolledBack(_) => Ok(()),
+            Outcome::Stranded { left, .. } => {
+                let mut all = self.footprint();
+                all.extend(plan.ops.iter().map(|op| op.object().clone()));
+                let left = left.iter().cloned().collect();
+                if plan.on_failure == OnFailure::Continue {
+                    self.apply(&plan.change)?;
+                }
+                let left = standing_on(&left, &all);
+                let debris: Footprint = left.difference(&self.wanted()).cloned().collect();
+                self.debris.extend(debris);
+                self.reindex()
+            }
+        }
+    }
+
+    fn apply(&mut self, change: &Change) -> Result<(), Damage> {
+        match change {
+            Change::NetworkAdded(network) => self.insert_network(network.clone(), true),
+            Change::NetworkRemoved(name) => self.remove_network(name),
+            Change::EndpointAdded(endpoint) => self.insert_endpoint(endpoint.clone()),
+            Change::EndpointRemoved(id) => self.remove_endpoint(id),
+            Change::Repaired => {
+                self.debris.clear();
+                self.reindex()
+            }
+        }
+    }
+
+    /// Derives everything anew after debris came or went: rare, so it may cost what it costs.
+    fn reindex(&mut self) -> Result<(), Damage> {
+        *self = Self::restore(self.snapshot())?;
+        Ok(())
+    }
+}
+
+/// Turns forwarding on for the families that a network leads out of, if it is off.
+fn forwarding<'a>(facts: &'a Facts, network: &'a Network) -> impl Iterator<Item = Op> + 'a {
+    network
+        .families()
+        .filter(|family| network.way_out(*family).is_some() && !facts.forwarding.contains(family))
+        .map(|family| Op::Add(Object::Forwarding(Forwarding { family })))
+}
