@@ -1,0 +1,52 @@
+# `make demo` and `make test` need a Debian machine with Rust and install the rest themselves.
+
+CARGO ?= cargo
+IMAGE := target/image/busybox.tar
+
+.PHONY: help demo test check unit docs deps build image fuzz install clean
+
+help: ## Show this
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+demo: deps build image ## Two real containers and a published port, end to end, in a namespace of their own
+	tests/demo.sh
+
+test: deps image check docs unit ## Everything: formatting, lints, docs, and all tests on a real kernel
+
+check: deps ## Formatting and lints
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	tests/core_is_no_std.sh
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+	  $(CARGO) deny --offline check licenses bans sources; \
+	else echo "cargo-deny is not installed: licences and sources not checked"; fi
+
+docs: ## API documentation, and the examples in it
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+	$(CARGO) test --workspace --doc --locked
+
+unit: deps build image ## Unit, property, golden and namespace tests
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	  $(CARGO) nextest run --workspace --locked; \
+	else $(CARGO) test --workspace --lib --bins --tests --locked; fi
+
+fuzz: ## Fuzz every target for SECONDS each (needs cargo-fuzz and g++)
+	fuzz/run.sh $${SECONDS_EACH:-60}
+
+build:
+	$(CARGO) build --locked -p mydocker
+
+image: deps $(IMAGE)
+
+$(IMAGE): tests/image.sh
+	tests/image.sh $@
+
+deps: ## Install the Debian packages that demo and tests need
+	@tests/deps.sh
+
+install: ## Install the release binary to PREFIX/bin (default /usr/local)
+	$(CARGO) build --release --locked -p mydocker
+	install -D -m 0755 target/release/mydocker $${DESTDIR:-}$${PREFIX:-/usr/local}/bin/mydocker
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,38 @@
+#!/bin/sh
+# Installs the Debian packages that demo and tests need, or says exactly what is missing.
+set -eu
+
+missing=
+need() { # COMMAND PACKAGE
+	command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
+}
+
+# Some of these live in sbin, which an ordinary user's PATH lacks.
+PATH=$PATH:/usr/sbin:/sbin
+need cargo "cargo (https://rustup.rs)"
+need cc gcc
+need ip iproute2
+need nft nftables
+need busybox busybox-static
+need sysctl procps
+need nsenter util-linux
+need strace strace
+need python3 python3
+
+[ -n "$missing" ] || exit 0
+case $missing in
+*rustup.rs*)
+	echo "missing:$missing" >&2
+	exit 1
+	;;
+esac
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
+	echo "missing: install$missing (as root on Debian: apt-get install$missing)" >&2
+	exit 1
+fi
+echo "installing$missing"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+# The list is words on purpose.
+# shellcheck disable=SC2086
+apt-get install -y -q --no-install-recommends $missing
