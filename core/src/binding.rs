@@ -1,6 +1,6 @@
 //! Port bindings: a port of the host that leads to a port of a container.
 
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::str::FromStr;
@@ -193,20 +193,14 @@ impl PortBinding {
 impl fmt::Display for PortBinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let host = core::net::SocketAddr::new(self.host_ip, self.host_port);
-        write!(
-            f,
-            "{}->{}/{}",
-            host.to_string(),
-            self.container_port,
-            self.protocol
-        )
+        write!(f, "{}->{}/{}", host, self.container_port, self.protocol)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::format;
+    use alloc::string::ToString;
     use proptest::prelude::*;
 
     #[test]
@@ -278,7 +272,7 @@ mod tests {
         #[test]
         fn no_input_panics(text in ".{0,40}") {
             if let Err(error) = text.parse::<PortSpec>() {
-                prop_assert!(!format!("{error}").is_empty());
+                prop_assert!(!error.to_string().is_empty());
             }
         }
     }

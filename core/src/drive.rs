@@ -57,7 +57,7 @@ pub fn drive<R: Recorder>(
     loop {
         match transaction.poll() {
             Step::Record(entry) => {
-                recorder.record(&entry)?;
+                recorder.record(entry)?;
                 transaction.handle_recorded();
             }
             Step::Apply(ops) => {

@@ -57,7 +57,7 @@ impl Instance {
 /// FNV-1a, 64 bits, each part followed by a byte that no part contains.
 /// Source: <http://www.isthe.com/chongo/tech/comp/fnv/>. Its upper bits mix poorly for short
 /// input, hence the final avalanche (MurmurHash3's fmix64).
-fn fnv1a(parts: &[&[u8]]) -> u64 {
+pub(crate) fn fnv1a(parts: &[&[u8]]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for part in parts {
         for byte in part.iter().chain(&[0xff]) {

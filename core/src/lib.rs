@@ -50,7 +50,7 @@ pub use pool::{Pool, PoolError};
 pub use rejection::{Holder, Rejection};
 pub use request::{AttachSpec, NetworkSpec, Request, Setting, StaticRoute};
 pub use ruleset::{Chain, Expression, Field, Hook, Kind, Rule, Ruleset, Set, SetType, Verdict};
-pub use snapshot::{Damage, Snapshot};
+pub use snapshot::{Damage, NetworkRecord, Snapshot};
 pub use state::State;
 pub use subnet::{Subnet, SubnetError};
 pub use transaction::{Entry, Failure, Outcome, Step, Transaction};

@@ -5,11 +5,13 @@
 //! rules never change, and a packet meets the same few of them on a host with one published
 //! port as on a host with ten thousand.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::instance::fnv1a;
 use crate::{Family, Instance};
 
 /// The `inet` table of one instance.
@@ -120,6 +122,8 @@ pub enum Expression {
     NotIn(&'static [Field], &'static str),
     /// The field is an IPv4 address of 127.0.0.0/8.
     Loopback4(Field),
+    /// The field is the IPv6 loopback address, ::1.
+    Loopback6(Field),
     /// The destination is an address of this host (`fib daddr type local`).
     ToThisHost,
     /// The packet belongs to a connection that was let through (`ct state established,related`).
@@ -146,7 +150,7 @@ pub enum Verdict {
     DnatByMap(Family, &'static [Field], &'static str),
 }
 
-use Expression::{Dnatted, Established, In, Loopback4, NotIn, ToThisHost};
+use Expression::{Dnatted, Established, In, Loopback4, Loopback6, NotIn, ToThisHost};
 use Field::{Destination, DestinationPort, Iifname, L4Proto, Oifname, Source};
 use SetType::{Ifname, InetProto, InetService, Ipv4Addr, Ipv6Addr};
 
@@ -161,11 +165,19 @@ impl Ruleset {
         }
     }
 
-    /// How `nft list table inet …` names it.
+    /// The table's comment: whose it is, and a hash of everything static in it, so that a table
+    /// of another version is told from ours.
     #[must_use]
-    pub fn comment() -> &'static str {
-        "container networks of mydocker; the rules are static, edit nothing here"
+    pub fn comment(&self) -> String {
+        format!(
+            "{}{:016x}",
+            Self::MARK,
+            fnv1a(&[format!("{}", Body(self)).as_bytes()])
+        )
     }
+
+    /// How the comment of every table of ours begins.
+    pub const MARK: &'static str = "mydocker ruleset ";
 }
 
 fn sets() -> Vec<Set> {
@@ -269,14 +281,24 @@ fn chains() -> Vec<Chain> {
             Kind::Nat,
             Hook::Prerouting,
             priority::DSTNAT,
-            vec![rule([ToThisHost], Jump("publish"))],
+            vec![
+                // Rewritten here it would be gone before the kernel sees that 127.0.0.1 came in
+                // over a cable, and a port published on loopback would be open to the LAN.
+                rule([Loopback4(Destination(V4))], Return),
+                rule([ToThisHost], Jump("publish")),
+            ],
         ),
         base(
             "output",
             Kind::Nat,
             Hook::Output,
             priority::DSTNAT,
-            vec![rule([ToThisHost], Jump("publish"))],
+            vec![
+                // IPv6 has no route_localnet: rewritten, the packet could not leave, and a client
+                // that tries ::1 first would hang instead of being refused.
+                rule([Loopback6(Destination(V6))], Return),
+                rule([ToThisHost], Jump("publish")),
+            ],
         ),
         base(
             "postrouting",
@@ -332,14 +354,23 @@ fn chains() -> Vec<Chain> {
 impl fmt::Display for Ruleset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "table inet {} {{", self.table)?;
-        writeln!(f, "\tcomment \"{}\"", Self::comment())?;
-        for set in &self.sets {
+        writeln!(f, "\tcomment \"{}\"", self.comment())?;
+        write!(f, "{}}}", Body(self))
+    }
+}
+
+/// Sets and chains, without the table's own name and comment.
+struct Body<'a>(&'a Ruleset);
+
+impl fmt::Display for Body<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for set in &self.0.sets {
             writeln!(f, "{set}")?;
         }
-        for chain in &self.chains {
+        for chain in &self.0.chains {
             writeln!(f, "{chain}")?;
         }
-        write!(f, "}}")
+        Ok(())
     }
 }
 
@@ -389,6 +420,7 @@ impl fmt::Display for Expression {
             In(fields, set) => write!(f, "{} @{set}", Concat(fields)),
             NotIn(fields, set) => write!(f, "{} != @{set}", Concat(fields)),
             Loopback4(field) => write!(f, "{field} 127.0.0.0/8"),
+            Loopback6(field) => write!(f, "{field} ::1"),
             ToThisHost => f.write_str("fib daddr type local"),
             Established => f.write_str("ct state established,related"),
             Dnatted => f.write_str("ct status dnat"),

@@ -1,1 +1,33 @@
-//! nf_tables over netlink.
+//! nf_tables over netlink, without starting a process: what a ruleset is made of, ours, and the
+//! socket that takes it to the kernel.
+//!
+//! The static half, [`ruleset`], is created once and never edited. Everything that varies is an
+//! [`Element`] of one of its [`Set`]s, added and deleted by key, each for the same price however
+//! many there are. Encoding and decoding are pure functions over bytes; only [`NftSocket`] meets
+//! the kernel.
+
+mod abi;
+mod attr;
+mod batch;
+pub mod dump;
+mod element;
+mod error;
+pub mod message;
+mod rule;
+pub mod ruleset;
+mod set;
+mod socket;
+
+pub use batch::Batch;
+pub use element::{Element, RawElement};
+pub use error::BatchError;
+pub use ruleset::Condition;
+pub use set::Set;
+pub use socket::NftSocket;
+
+#[cfg(test)]
+mod kernel_test;
+#[cfg(test)]
+mod packet_test;
+#[cfg(test)]
+mod testing;

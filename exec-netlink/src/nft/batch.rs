@@ -1,0 +1,260 @@
+//! Changes that the kernel makes all together or not at all.
+
+use super::abi::*;
+use super::attr::Writer;
+use super::element::Element;
+use super::message::{add_flags, begin, end, nft, set_sequence};
+use super::ruleset;
+use super::set::Set;
+
+/// Elements of one message: ours take at most 84 bytes each.
+const ELEMENTS_PER_MESSAGE_MAX: usize = 500;
+/// Bytes of elements after which a message takes no more: their list is one attribute, and that
+/// has at most 64 KiB.
+const ELEMENT_BYTES_MAX: usize = 48 * 1024;
+
+/// Changes to one table, in order; each call of a method is one op, counted from 0.
+///
+/// Elements that follow one another into the same set share messages, and all messages share one
+/// datagram.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    table: String,
+    out: Writer,
+    /// Where each message starts; the first one opens the batch.
+    messages: Vec<usize>,
+    /// Where each op starts.
+    ops: Vec<usize>,
+    elements: Option<Elements>,
+}
+
+/// The message at the end, while it takes more elements.
+#[derive(Clone, Copy, Debug)]
+struct Elements {
+    kind: u16,
+    set: Set,
+    list: usize,
+    count: usize,
+}
+
+impl Batch {
+    /// No changes yet to the table `table` of the family `inet`.
+    #[must_use]
+    pub fn new(table: &str) -> Self {
+        let mut out = Writer::default();
+        let start = begin(
+            &mut out,
+            NFNL_MSG_BATCH_BEGIN,
+            0,
+            NFPROTO_UNSPEC,
+            NFNL_SUBSYS_NFTABLES,
+        );
+        end(&mut out, start);
+        let (messages, ops) = (vec![start], Vec::new());
+        Self {
+            table: table.to_owned(),
+            out,
+            messages,
+            ops,
+            elements: None,
+        }
+    }
+
+    /// Whether there is nothing to commit.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    /// How many ops there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// Creates the table with all that is static in it: [`ruleset::text`]. `EEXIST` if there is a
+    /// table of that name, whoever made it.
+    pub fn create_table(&mut self) {
+        self.ops.push(self.out.bytes.len());
+        let table = self.table.clone();
+        self.message(NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, |out| {
+            ruleset::encode_table(&table, out);
+        });
+        for set in Set::ALL {
+            self.message(NFT_MSG_NEWSET, NLM_F_CREATE, |out| set.encode(&table, out));
+        }
+        for chain in ruleset::chains() {
+            self.message(NFT_MSG_NEWCHAIN, NLM_F_CREATE, |out| {
+                chain.encode(&table, out)
+            });
+            for rule in &chain.rules {
+                self.message(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, |out| {
+                    chain.encode_rule(&table, rule, out);
+                });
+            }
+        }
+    }
+
+    /// Deletes the table and all that is in it. `ENOENT` if there is none. Whether it is ours is
+    /// for the caller to know: [`NftSocket::owned`](super::NftSocket::owned).
+    /// Command: `nft delete table inet TABLE`
+    pub fn delete_table(&mut self) {
+        self.ops.push(self.out.bytes.len());
+        let table = self.table.clone();
+        self.message(NFT_MSG_DELTABLE, 0, |out| {
+            out.string(NFTA_TABLE_NAME, &table);
+        });
+    }
+
+    /// Adds an element. One that is there already is fine; the same key with another value is
+    /// `EEXIST`. Command: `nft add element inet TABLE SET { ELEMENT }`
+    pub fn add(&mut self, element: &Element) {
+        self.element(NFT_MSG_NEWSETELEM, NLM_F_CREATE, element);
+    }
+
+    /// Deletes an element by its key; the value is not compared. `ENOENT` if it is not there.
+    /// Command: `nft delete element inet TABLE SET { ELEMENT }`
+    pub fn delete(&mut self, element: &Element) {
+        self.element(NFT_MSG_DELSETELEM, 0, element);
+    }
+
+    /// As [`Self::delete`], but one that is not there is fine. Linux 6.3 or later, `EINVAL` before.
+    /// Command: `nft destroy element inet TABLE SET { ELEMENT }`
+    pub fn destroy(&mut self, element: &Element) {
+        self.element(NFT_MSG_DESTROYSETELEM, 0, element);
+    }
+
+    fn message(&mut self, kind: u16, flags: u16, fill: impl FnOnce(&mut Writer)) {
+        self.elements = None;
+        let start = begin(&mut self.out, nft(kind), flags, NFPROTO_INET, 0);
+        fill(&mut self.out);
+        end(&mut self.out, start);
+        self.messages.push(start);
+    }
+
+    fn element(&mut self, kind: u16, flags: u16, element: &Element) {
+        let raw = element.to_raw();
+        self.ops.push(self.out.bytes.len());
+        let mut elements = match self.elements {
+            Some(open)
+                if (open.kind, open.set) == (kind, raw.set)
+                    && open.count < ELEMENTS_PER_MESSAGE_MAX
+                    && self.out.bytes.len() - open.list < ELEMENT_BYTES_MAX =>
+            {
+                open
+            }
+            Some(_) | None => {
+                let (table, mut list) = (self.table.clone(), 0);
+                self.message(kind, flags, |out| {
+                    out.string(NFTA_SET_ELEM_LIST_TABLE, &table);
+                    out.string(NFTA_SET_ELEM_LIST_SET, raw.set.name());
+                    list = out.open(NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED);
+                });
+                Elements {
+                    kind,
+                    set: raw.set,
+                    list,
+                    count: 0,
+                }
+            }
+        };
+        raw.encode(&mut self.out);
+        elements.count += 1;
+        self.out.close(elements.list);
+        if let Some(start) = self.messages.last() {
+            end(&mut self.out, *start);
+        }
+        self.elements = Some(elements);
+    }
+
+    /// The datagram: the messages numbered from `sequence`, the last change asking for an answer,
+    /// between the two that make them a batch. (Before Linux 6.10 the end cannot ask for one.)
+    #[must_use]
+    pub fn datagram(&self, sequence: u32) -> Vec<u8> {
+        let mut out = self.out.clone();
+        for (index, start) in (0_u32..).zip(&self.messages) {
+            set_sequence(&mut out.bytes, *start, sequence.wrapping_add(index));
+        }
+        if let Some(last) = self.messages.last() {
+            add_flags(&mut out.bytes, *last, NLM_F_ACK);
+        }
+        let start = begin(
+            &mut out,
+            NFNL_MSG_BATCH_END,
+            0,
+            NFPROTO_UNSPEC,
+            NFNL_SUBSYS_NFTABLES,
+        );
+        end(&mut out, start);
+        set_sequence(
+            &mut out.bytes,
+            start,
+            sequence.wrapping_add(self.messages_u32()),
+        );
+        out.bytes
+    }
+
+    /// How many sequence numbers [`Self::datagram`] uses.
+    pub(super) fn sequences(&self) -> u32 {
+        self.messages_u32() + 1
+    }
+
+    fn messages_u32(&self) -> u32 {
+        u32::try_from(self.messages.len()).unwrap_or(u32::MAX - 1)
+    }
+
+    /// The index of the last change, counted as [`Self::datagram`] numbers messages.
+    pub(super) fn last_message(&self) -> u32 {
+        self.messages_u32() - 1
+    }
+
+    /// The op at `offset` bytes into the message with that index; of a message without offset, the
+    /// first op. None for the messages that open and close the batch.
+    pub(super) fn op_at(&self, message: u32, offset: Option<u32>) -> Option<usize> {
+        let index = usize::try_from(message).ok().filter(|index| *index > 0)?;
+        let start = *self.messages.get(index)?;
+        let end = self
+            .messages
+            .get(index + 1)
+            .copied()
+            .unwrap_or(self.out.bytes.len());
+        let offset = usize::try_from(offset.unwrap_or_default()).unwrap_or_default();
+        let at = start.saturating_add(offset).min(end.saturating_sub(1));
+        self.ops.partition_point(|op| *op <= at).checked_sub(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nft::message::messages;
+
+    #[test]
+    fn elements_share_messages_and_are_found_again() {
+        let mut batch = Batch::new("t");
+        let name = |i: usize| format!("br{i}").parse().unwrap();
+        for i in 0..1201 {
+            batch.add(&Element::Bridge(name(i)));
+        }
+        batch.delete(&Element::Bridge(name(7)));
+        assert_eq!(batch.messages.len(), 1 + 3 + 1);
+        for (op, at) in batch.ops.iter().enumerate() {
+            let message = batch
+                .messages
+                .iter()
+                .rposition(|start| start <= at)
+                .unwrap();
+            let offset = u32::try_from(at - batch.messages[message]).unwrap();
+            let message = u32::try_from(message).unwrap();
+            assert_eq!(batch.op_at(message, Some(offset + 1)), Some(op));
+        }
+        assert_eq!(batch.op_at(2, None), Some(500));
+        assert_eq!(batch.op_at(0, None), None);
+        assert_eq!(batch.op_at(99, Some(4)), None);
+        let datagram = batch.datagram(u32::MAX);
+        let seen: Vec<_> = messages(&datagram).map(|m| (m.kind, m.sequence)).collect();
+        assert_eq!(seen.len(), 6);
+        assert_eq!(seen[0], (NFNL_MSG_BATCH_BEGIN, u32::MAX));
+        assert_eq!(seen[5], (NFNL_MSG_BATCH_END, 4));
+    }
+}

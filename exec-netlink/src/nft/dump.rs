@@ -1,0 +1,210 @@
+//! What the kernel says that it holds. Every function takes any bytes.
+
+use super::abi::*;
+use super::attr::{Attr, agree, attrs, find};
+use super::element::{Element, RawElement};
+use super::message::{FAMILY_BYTES, Message, nft};
+use super::ruleset::{self, Condition, MARK};
+use super::set::Set;
+
+/// A table of the family `inet`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Table {
+    /// Its name (`NFTA_TABLE_NAME`, linux/netfilter/nf_tables.h).
+    pub name: String,
+    /// `NFT_TABLE_F_*`: 1 for dormant (`NFTA_TABLE_FLAGS`).
+    pub flags: u32,
+    /// The kernel's number for it, never used again (`NFTA_TABLE_HANDLE`).
+    pub handle: u64,
+    /// Its comment (`NFTA_TABLE_USERDATA`).
+    pub comment: Option<String>,
+}
+
+impl Table {
+    /// Reads an `NFT_MSG_NEWTABLE`; nothing for any other message.
+    #[must_use]
+    pub fn decode(message: &Message<'_>) -> Option<Self> {
+        let body = message.inet(NFT_MSG_NEWTABLE)?;
+        let handle = find(body, NFTA_TABLE_HANDLE)
+            .and_then(|attr| attr.value.try_into().ok())
+            .map_or(0, u64::from_be_bytes);
+        Some(Self {
+            name: find(body, NFTA_TABLE_NAME)?.string()?.to_owned(),
+            flags: find(body, NFTA_TABLE_FLAGS)
+                .and_then(Attr::number)
+                .unwrap_or_default(),
+            handle,
+            comment: find(body, NFTA_TABLE_USERDATA).and_then(|attr| comment(attr.value)),
+        })
+    }
+
+    /// Whether it has our mark.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.comment
+            .as_deref()
+            .is_some_and(|comment| comment.starts_with(MARK))
+    }
+}
+
+/// The comment in a table's user data: entries of type, length and value (libnftnl/udata.h).
+fn comment(userdata: &[u8]) -> Option<String> {
+    let mut rest = userdata;
+    while let [kind, len, tail @ ..] = rest {
+        let (value, tail) = tail.split_at_checked(usize::from(*len))?;
+        if *kind == NFTNL_UDATA_TABLE_COMMENT {
+            let text = value.split(|b| *b == 0).next()?;
+            return Some(String::from_utf8_lossy(text).into_owned());
+        }
+        rest = tail;
+    }
+    None
+}
+
+/// Reads the elements in an `NFT_MSG_NEWSETELEM` about `set` of `table`; none in any other message.
+#[must_use]
+pub fn elements(message: &Message<'_>, table: &str, set: Set) -> Vec<Element> {
+    let Some(body) = message.inet(NFT_MSG_NEWSETELEM) else {
+        return Vec::new();
+    };
+    let named = |kind| find(body, kind).and_then(Attr::string);
+    if named(NFTA_SET_ELEM_LIST_TABLE) != Some(table)
+        || named(NFTA_SET_ELEM_LIST_SET) != Some(set.name())
+    {
+        return Vec::new();
+    }
+    let list = find(body, NFTA_SET_ELEM_LIST_ELEMENTS).map_or(&[][..], |attr| attr.value);
+    RawElement::decode_list(set, list)
+        .map(Element::from)
+        .collect()
+}
+
+/// Reads an `NFT_MSG_NEWGEN`: the number of the ruleset's generation.
+pub(super) fn generation(message: &Message<'_>) -> Option<u32> {
+    let attrs = message.payload.get(FAMILY_BYTES..)?;
+    if message.kind != nft(NFT_MSG_NEWGEN) {
+        return None;
+    }
+    find(attrs, NFTA_GEN_ID)?.number()
+}
+
+/// The attributes of what a table consists of, one entry per object, as dumped.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Contents {
+    pub(super) chains: Vec<Vec<u8>>,
+    pub(super) sets: Vec<Vec<u8>>,
+    pub(super) rules: Vec<Vec<u8>>,
+}
+
+impl Contents {
+    /// Whether `table`, which consists of this, is as [`ruleset`] says.
+    pub(super) fn condition(&self, table: &Table) -> Condition {
+        if !table.is_ours() {
+            Condition::Foreign
+        } else if table.comment.as_deref() != Some(ruleset::comment()) {
+            Condition::Outdated
+        } else if table.flags == 0 && self.as_created(&table.name) {
+            Condition::Intact
+        } else {
+            Condition::Damaged
+        }
+    }
+
+    fn as_created(&self, table: &str) -> bool {
+        let chains = ruleset::chains();
+        let encoded = |fill: &dyn Fn(&mut super::attr::Writer)| {
+            let mut out = super::attr::Writer::default();
+            fill(&mut out);
+            out.bytes
+        };
+        self.sets.len() == Set::ALL.len()
+            && self.chains.len() == chains.len()
+            && self.rules.len() == chains.iter().map(|chain| chain.rules.len()).sum::<usize>()
+            && Set::ALL.into_iter().all(|set| {
+                let ours = encoded(&|out| set.encode(table, out));
+                one_agrees(&self.sets, NFTA_SET_NAME, set.name(), &ours)
+            })
+            && chains.iter().all(|chain| {
+                let ours = encoded(&|out| chain.encode(table, out));
+                let mut seen = named(&self.rules, NFTA_RULE_CHAIN, chain.name);
+                one_agrees(&self.chains, NFTA_CHAIN_NAME, chain.name, &ours)
+                    && chain.rules.iter().all(|rule| {
+                        let ours = encoded(&|out| chain.encode_rule(table, rule, out));
+                        seen.next().is_some_and(|theirs| agree(&ours, theirs))
+                    })
+            })
+    }
+}
+
+/// The objects that an attribute gives this name.
+fn named<'a>(
+    objects: &'a [Vec<u8>],
+    kind: u16,
+    name: &'a str,
+) -> impl Iterator<Item = &'a Vec<u8>> {
+    objects
+        .iter()
+        .filter(move |object| find(object, kind).and_then(Attr::string) == Some(name))
+}
+
+fn one_agrees(objects: &[Vec<u8>], kind: u16, name: &str, ours: &[u8]) -> bool {
+    named(objects, kind, name)
+        .next()
+        .is_some_and(|theirs| agree(ours, theirs))
+}
+
+/// Whether an attribute of type `kind` names this table.
+pub(super) fn is_of_table(body: &[u8], kind: u16, table: &str) -> bool {
+    attrs(body).any(|attr| attr.kind == kind && attr.string() == Some(table))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::nft::Batch;
+    use crate::nft::error::Acknowledgement;
+    use crate::nft::message::messages;
+
+    fn decode_all(datagram: &[u8]) {
+        for message in messages(datagram) {
+            let _ = Table::decode(&message);
+            let _ = Acknowledgement::decode(&message);
+            for set in Set::ALL {
+                let _ = elements(&message, "t", set);
+            }
+            for kind in [NFT_MSG_NEWCHAIN, NFT_MSG_NEWSET, NFT_MSG_NEWRULE] {
+                if let Some(body) = message.inet(kind) {
+                    let body = vec![body.to_vec()];
+                    let contents = Contents {
+                        chains: body.clone(),
+                        sets: body.clone(),
+                        rules: body,
+                    };
+                    let _ = contents.as_created("t");
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            decode_all(&bytes);
+        }
+
+        #[test]
+        fn damaged_messages_are_survived(at in 0_usize..6000, to: u8, cut in 0_usize..6000) {
+            let mut batch = Batch::new("t");
+            batch.create_table();
+            batch.add(&Element::Own("br0".parse().unwrap()));
+            let mut bytes = batch.datagram(1);
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = to;
+            }
+            bytes.truncate(cut.max(100));
+            decode_all(&bytes);
+        }
+    }
+}

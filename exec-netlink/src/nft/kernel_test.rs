@@ -1,0 +1,437 @@
+//! Encode, commit, dump, decode: against the kernel, with `nft` as the witness.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use mydocker_core::LinkName;
+use nix::libc;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use super::testing::{isolated, nft_script, refused, run};
+use super::{Batch, BatchError, Condition, Element, NftSocket, RawElement, Set, ruleset};
+
+const TABLE: &str = "mydocker";
+
+fn created() -> NftSocket {
+    let mut socket = NftSocket::open().unwrap();
+    let mut batch = Batch::new(TABLE);
+    batch.create_table();
+    socket.commit(&batch).unwrap();
+    socket
+}
+
+fn add(socket: &mut NftSocket, elements: &[Element]) -> Result<(), BatchError> {
+    let mut batch = Batch::new(TABLE);
+    elements.iter().for_each(|element| batch.add(element));
+    socket.commit(&batch)
+}
+
+fn delete(socket: &mut NftSocket, elements: &[Element]) -> Result<(), BatchError> {
+    let mut batch = Batch::new(TABLE);
+    elements.iter().for_each(|element| batch.delete(element));
+    socket.commit(&batch)
+}
+
+fn name(text: &str) -> LinkName {
+    text.parse().unwrap()
+}
+
+fn publish(at: Option<&str>, protocol: u8, port: u16, to: &str) -> Element {
+    let at = at.map(|at| at.parse().unwrap());
+    Element::publish(at, protocol, port, to.parse().unwrap()).unwrap()
+}
+
+fn one_of_each() -> Vec<Element> {
+    let mut all = vec![
+        Element::Bridge(name("testbridge")),
+        Element::Bridge(name("md-0123456789ab")),
+        Element::Own(name("testbridge")),
+        Element::Internal(name("secret")),
+        Element::Open(name("testbridge")),
+        Element::masquerade("10.0.0.7/24".parse().unwrap(), name("testbridge")),
+        Element::masquerade("10.0.1.128/25".parse().unwrap(), name("testbridge")),
+        Element::masquerade("10.0.2.1/32".parse().unwrap(), name("testbridge")),
+        Element::masquerade("fd00::/64".parse().unwrap(), name("testbridge")),
+        publish(None, 6, 8080, "10.0.0.2:80"),
+        publish(Some("0.0.0.0"), 17, 8080, "10.0.0.2:53"),
+        publish(Some("127.0.0.1"), 132, 8080, "10.0.0.2:9"),
+        publish(None, 6, 8080, "[fd00::2]:80"),
+        publish(Some("2001:db8::1"), 6, 8080, "[fd00::2]:80"),
+    ];
+    all.sort();
+    all
+}
+
+fn dumped(socket: &mut NftSocket) -> Vec<Element> {
+    let mut all = socket.all_elements(TABLE).unwrap();
+    all.sort();
+    all
+}
+
+#[test]
+fn nft_reads_the_ruleset_back() {
+    let text = ruleset::text(TABLE);
+    let (ours, theirs) = (
+        std::sync::Mutex::new(String::new()),
+        std::sync::Mutex::new(None),
+    );
+    isolated(|| {
+        let mut socket = created();
+        assert_eq!(socket.condition(TABLE).unwrap(), Condition::Intact);
+        add(&mut socket, &one_of_each()).unwrap();
+        *ours.lock().unwrap() = run("nft list ruleset");
+    });
+    isolated(|| {
+        // The same table from nft itself, by the text that we print, comment and all: we take it
+        // for ours down to the last expression.
+        nft_script(&text);
+        let mut socket = NftSocket::open().unwrap();
+        assert_eq!(socket.condition(TABLE).unwrap(), Condition::Intact);
+        add(&mut socket, &one_of_each()).unwrap();
+        *theirs.lock().unwrap() = Some(run("nft list ruleset"));
+    });
+    let Some(theirs) = theirs.into_inner().unwrap() else {
+        return;
+    };
+    // Chains are listed in the order of their creation, which is the same.
+    assert_eq!(ours.into_inner().unwrap(), theirs);
+}
+
+#[test]
+fn any_edit_of_the_ruleset_is_noticed() {
+    isolated(|| {
+        let mut socket = NftSocket::open().unwrap();
+        assert_eq!(socket.condition(TABLE).unwrap(), Condition::Absent);
+        assert!(!socket.table_exists(TABLE).unwrap());
+        assert_eq!(socket.owned(TABLE).unwrap(), None);
+        run("nft add table ip mydocker");
+        assert_eq!(socket.condition(TABLE).unwrap(), Condition::Absent);
+        run("nft delete table ip mydocker");
+        for foreign in ["", " { comment \"mydockers\" ; }"] {
+            run(&format!("nft add table inet mydocker{foreign}"));
+            assert_eq!(socket.condition(TABLE).unwrap(), Condition::Foreign);
+            assert_eq!(socket.owned(TABLE).unwrap(), Some(false));
+            let mut batch = Batch::new(TABLE);
+            batch.create_table();
+            let error = socket.commit(&batch).unwrap_err();
+            let BatchError::Refused {
+                op: Some(0),
+                errno: libc::EEXIST,
+                ..
+            } = error
+            else {
+                panic!("{error:?}");
+            };
+            run("nft delete table inet mydocker");
+        }
+        run("nft add table inet mydocker { comment \"mydocker ruleset 0\" ; }");
+        assert_eq!(socket.condition(TABLE).unwrap(), Condition::Outdated);
+        assert_eq!(socket.owned(TABLE).unwrap(), Some(true));
+        run("nft delete table inet mydocker");
+        for edit in [
+            "add rule inet mydocker forward accept",
+            "insert rule inet mydocker publish accept",
+            "flush chain inet mydocker raw",
+            "flush table inet mydocker",
+            "add chain inet mydocker more",
+            "add set inet mydocker more { type ifname ; }",
+            "add chain inet mydocker forward { policy drop ; }",
+            "add table inet mydocker { flags dormant ; }",
+            "replace rule inet mydocker prerouting handle HANDLE fib daddr type local jump raw2",
+            "replace rule inet mydocker prerouting handle HANDLE fib saddr type local jump publish",
+            "replace rule inet mydocker prerouting handle HANDLE fib daddr type local",
+        ] {
+            let mut socket = created();
+            let chain = run("nft -a list chain inet mydocker prerouting");
+            let rule = chain.lines().find(|line| line.contains("fib")).unwrap();
+            let handle = rule.rsplit(' ').next().unwrap();
+            if edit.contains("raw2") {
+                run("nft add chain inet mydocker raw2");
+                run("nft delete chain inet mydocker raw2");
+                assert_eq!(socket.condition(TABLE).unwrap(), Condition::Intact);
+                run("nft add chain inet mydocker raw2");
+            }
+            run(&format!("nft {}", edit.replace("HANDLE", handle)));
+            assert_eq!(
+                socket.condition(TABLE).unwrap(),
+                Condition::Damaged,
+                "{edit}"
+            );
+            let mut batch = Batch::new(TABLE);
+            batch.delete_table();
+            batch.create_table();
+            socket.commit(&batch).unwrap();
+            assert_eq!(
+                socket.condition(TABLE).unwrap(),
+                Condition::Intact,
+                "{edit}"
+            );
+            let tables = socket.tables().unwrap();
+            assert_eq!(tables.len(), 1);
+            assert!(tables[0].is_ours());
+            let mut batch = Batch::new(TABLE);
+            batch.delete_table();
+            socket.commit(&batch).unwrap();
+        }
+        refused("nft list table inet mydocker");
+    });
+}
+
+#[test]
+fn elements_come_back_as_they_went() {
+    isolated(|| {
+        let mut socket = created();
+        let all = one_of_each();
+        add(&mut socket, &all).unwrap();
+        assert_eq!(dumped(&mut socket), all);
+        let listed = run("nft list table inet mydocker");
+        for line in [
+            "elements = { \"testbridge\" . \"testbridge\" }",
+            "10.0.0.0/24 . \"testbridge\"",
+            "10.0.1.128/25 . \"testbridge\"",
+            "elements = { fd00::/64 . \"testbridge\" }",
+            "tcp . 8080 : 10.0.0.2 . 80",
+            "udp . 8080 : 10.0.0.2 . 53",
+            "elements = { 127.0.0.1 . sctp . 8080 : 10.0.0.2 . 9 }",
+            "elements = { 2001:db8::1 . tcp . 8080 : fd00::2 . 80 }",
+        ] {
+            assert!(listed.contains(line), "{line} is not in {listed}");
+        }
+        // Again is fine, and elements do not make the ruleset another one.
+        add(&mut socket, &all).unwrap();
+        assert_eq!(socket.condition(TABLE).unwrap(), Condition::Intact);
+        // A strange element is seen as it is, and can be taken away.
+        run("nft add element inet mydocker own { \"a\" . \"b\" }");
+        run("nft add element inet mydocker masquerade4 { 10.9.0.1-10.9.0.3 . \"x\" }");
+        let strays: Vec<_> = dumped(&mut socket)
+            .into_iter()
+            .filter(|e| matches!(e, Element::Stray(_)))
+            .collect();
+        assert_eq!(strays.len(), 2);
+        delete(&mut socket, &strays).unwrap();
+        assert_eq!(dumped(&mut socket), all);
+        delete(&mut socket, &all).unwrap();
+        assert_eq!(dumped(&mut socket), []);
+        let mut batch = Batch::new(TABLE);
+        all.iter().for_each(|element| batch.destroy(element));
+        socket.commit(&batch).unwrap();
+    });
+}
+
+#[test]
+fn a_refused_batch_names_the_op_and_changes_nothing() {
+    isolated(|| {
+        let mut socket = created();
+        let taken = publish(None, 6, 80, "10.0.0.2:80");
+        let clash = publish(None, 6, 80, "10.0.0.3:80");
+        let fine = |port| publish(None, 6, port, "10.0.0.2:80");
+        add(&mut socket, std::slice::from_ref(&taken)).unwrap();
+        let error = add(
+            &mut socket,
+            &[fine(1), fine(2), clash.clone(), fine(3), clash],
+        )
+        .unwrap_err();
+        let BatchError::Refused {
+            op: Some(2),
+            errno: libc::EEXIST,
+            ..
+        } = error
+        else {
+            panic!("{error:?}");
+        };
+        assert_eq!(dumped(&mut socket), std::slice::from_ref(&taken));
+        let error = delete(&mut socket, &[taken.clone(), fine(1), fine(2)]).unwrap_err();
+        let BatchError::Refused {
+            op: Some(1),
+            errno: libc::ENOENT,
+            ..
+        } = error
+        else {
+            panic!("{error:?}");
+        };
+        assert_eq!(dumped(&mut socket), [taken]);
+        assert_eq!(error.to_string(), "No such file or directory (os error 2)");
+        // No table at all.
+        let mut batch = Batch::new("nobody");
+        batch.add(&fine(1));
+        let error = socket.commit(&batch).unwrap_err();
+        let BatchError::Refused {
+            op: Some(0),
+            errno: libc::ENOENT,
+            ..
+        } = error
+        else {
+            panic!("{error:?}");
+        };
+        let error = socket.elements("nobody", Set::Open).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+        // Bytes of the wrong length.
+        let mut batch = Batch::new(TABLE);
+        batch.add(&fine(9));
+        let (key, key_end) = (vec![1, 2, 3], None);
+        batch.add(&Element::Stray(RawElement {
+            set: Set::Own,
+            key,
+            key_end,
+            data: None,
+        }));
+        let error = socket.commit(&batch).unwrap_err();
+        let BatchError::Refused {
+            op: Some(1),
+            errno: libc::EINVAL,
+            ..
+        } = error
+        else {
+            panic!("{error:?}");
+        };
+        socket.commit(&Batch::new(TABLE)).unwrap();
+    });
+}
+
+#[test]
+fn ten_thousand_elements_in_one_batch() {
+    isolated(|| {
+        let mut socket = created();
+        let all: Vec<_> = (1..=10_000)
+            .flat_map(|port| {
+                [
+                    publish(Some("192.0.2.1"), 6, port, "10.0.0.2:80"),
+                    publish(Some("2001:db8::1"), 17, port, "[fd00::2]:80"),
+                ]
+            })
+            .collect();
+        let mut sorted = all.clone();
+        sorted.sort();
+        add(&mut socket, &sorted).unwrap();
+        assert_eq!(dumped(&mut socket), sorted);
+        let error = delete(&mut socket, &[&sorted[..], &sorted[7..8]].concat()).unwrap_err();
+        let BatchError::Refused {
+            op: Some(20_000),
+            errno: libc::ENOENT,
+            ..
+        } = error
+        else {
+            panic!("{error:?}");
+        };
+        delete(&mut socket, &sorted).unwrap();
+        assert_eq!(dumped(&mut socket), []);
+    });
+}
+
+#[test]
+fn a_dump_is_of_one_moment() {
+    isolated(|| {
+        let mut socket = created();
+        // Pairs come and go together; so they do in every dump.
+        let pair = |i: u16| {
+            [
+                publish(None, 6, i, "10.0.0.2:80"),
+                publish(None, 17, i, "10.0.0.2:80"),
+            ]
+        };
+        let base: Vec<_> = (1000..4000).flat_map(pair).collect();
+        add(&mut socket, &base).unwrap();
+        let mut writer = NftSocket::open().unwrap();
+        let (done, dumps) = (AtomicBool::new(false), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 0..20 {
+                    for i in 1..10 {
+                        add(&mut writer, &pair(i)).unwrap();
+                        delete(&mut writer, &pair(i)).unwrap();
+                    }
+                    // Whoever never pauses is never seen whole.
+                    for _ in 0..1000 {
+                        if dumps.load(Ordering::Relaxed) > round {
+                            break;
+                        }
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                }
+                done.store(true, Ordering::Relaxed);
+            });
+            while !done.load(Ordering::Relaxed) {
+                match socket.elements(TABLE, Set::Publish4) {
+                    Ok(all) => {
+                        assert!(all.len() >= base.len());
+                        assert!(all.len().is_multiple_of(2), "{}", all.len());
+                        dumps.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::Interrupted),
+                }
+            }
+        });
+        assert!(dumps.into_inner() >= 20);
+    });
+}
+
+fn any_name() -> impl Strategy<Value = LinkName> {
+    "[a-z0-9][a-z0-9_.-]{0,14}".prop_map(|text| name(&text))
+}
+
+fn any_element() -> impl Strategy<Value = Element> {
+    let publish = (
+        any::<Option<IpAddr>>(),
+        any::<u8>(),
+        any::<u16>(),
+        any::<SocketAddr>(),
+    );
+    prop_oneof![
+        any_name().prop_map(Element::Bridge),
+        any_name().prop_map(Element::Own),
+        any_name().prop_map(Element::Internal),
+        any_name().prop_map(Element::Open),
+        (any::<IpAddr>(), 0_u8..=128, any_name()).prop_map(|(address, prefix, bridge)| {
+            let prefix = if address.is_ipv4() {
+                prefix / 4
+            } else {
+                prefix
+            };
+            Element::masquerade(ipnet::IpNet::new(address, prefix).unwrap(), bridge)
+        }),
+        publish.prop_filter_map("of one family", |(at, protocol, port, to)| {
+            Element::publish(at, protocol, port, to)
+        }),
+    ]
+}
+
+#[test]
+fn random_elements_come_back_as_they_went() {
+    isolated(|| {
+        let socket = std::cell::RefCell::new(created());
+        let batches = prop::collection::vec(any_element(), 1..60);
+        TestRunner::new(Config {
+            cases: 100,
+            failure_persistence: None,
+            ..Config::default()
+        })
+        .run(&batches, |elements| {
+            let mut socket = socket.borrow_mut();
+            // One value per key; overlapping subnets of one bridge are refused, so one each.
+            let unique: BTreeMap<_, _> = elements
+                .into_iter()
+                .map(|element| {
+                    let raw = element.to_raw();
+                    let key = if let Element::Masquerade { bridge, .. } = &element {
+                        bridge.as_str().into()
+                    } else {
+                        raw.key
+                    };
+                    ((raw.set, key), element)
+                })
+                .collect();
+            let mut all: Vec<_> = unique.into_values().collect();
+            all.sort();
+            add(&mut socket, &all).unwrap();
+            prop_assert_eq!(dumped(&mut socket), &all[..]);
+            delete(&mut socket, &all).unwrap();
+            prop_assert_eq!(dumped(&mut socket), []);
+            Ok(())
+        })
+        .unwrap();
+    });
+}

@@ -1,0 +1,335 @@
+//! The way to the kernel and back.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use netlink_sys::Socket;
+use netlink_sys::constants::NETLINK_NETFILTER;
+use nix::sys::socket::{MsgFlags, setsockopt, sockopt};
+
+use super::abi::*;
+use super::attr::Writer;
+use super::batch::Batch;
+use super::dump::{self, Contents, Table};
+use super::element::Element;
+use super::error::{Acknowledgement, BatchError};
+use super::message::{Message, messages, request};
+use super::ruleset::Condition;
+use super::set::Set;
+
+/// More than the kernel puts into one datagram of a dump (32 KiB, `netlink_recvmsg`).
+const RECEIVE_BYTES: usize = 64 * 1024;
+/// What a socket takes without being asked (`net.core.wmem_default` is 212,992).
+const SEND_BYTES_DEFAULT: usize = 100 * 1024;
+/// How often a dump is started again because the ruleset changed under it.
+const DUMP_TRIES_MAX: usize = 64;
+
+/// A netfilter socket. It belongs for ever to the network namespace of the thread that opened it.
+///
+/// The kernel does all its work inside `send`: when that returns, the answers are waiting. So
+/// nothing here blocks, and an answer that is not there will not come.
+///
+/// After a deletion, closing the socket waits 8 to 16 ms for the kernel to let go of the deleted:
+/// close it where nobody waits.
+#[derive(Debug)]
+pub struct NftSocket {
+    socket: Socket,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+impl NftSocket {
+    /// Opens a socket in the calling thread's network namespace. Loads the kernel's module if need
+    /// be; `EPROTONOSUPPORT` without one.
+    pub fn open() -> io::Result<Self> {
+        let socket = Socket::new(NETLINK_NETFILTER)?;
+        // Errors in words, and without the whole message coming back with each.
+        socket.set_ext_ack(true)?;
+        socket.set_cap_ack(true)?;
+        Ok(Self {
+            socket,
+            sequence: 0,
+            buffer: Vec::with_capacity(RECEIVE_BYTES),
+        })
+    }
+
+    /// Makes all changes of `batch`, or none of them if it fails.
+    pub fn commit(&mut self, batch: &Batch) -> Result<(), BatchError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let first = self.take_sequences(batch.sequences());
+        let datagram = batch.datagram(first);
+        self.send(&datagram).map_err(BatchError::Unsent)?;
+        let mut answered = false;
+        let mut refusal: Option<(u32, Acknowledgement)> = None;
+        let mut lost = None;
+        loop {
+            match self.receive() {
+                Ok(true) => {}
+                Ok(false) => break,
+                // The queue overflowed. What is in it still counts.
+                Err(error) if lost.is_none() => {
+                    lost = Some(error);
+                    continue;
+                }
+                Err(_) => break,
+            }
+            for message in messages(&self.buffer) {
+                let index = message.sequence.wrapping_sub(first);
+                let Some(ack) = Acknowledgement::decode(&message) else {
+                    continue;
+                };
+                if index >= batch.sequences() {
+                    continue;
+                }
+                answered |= index == batch.last_message();
+                // Every refused message answers: the first one is the cause. A refused commit
+                // answers as the message that opened the batch, even after good ones.
+                if ack.errno != 0 && refusal.as_ref().is_none_or(|(least, _)| index < *least) {
+                    refusal = Some((index, ack));
+                }
+            }
+        }
+        match (refusal, lost) {
+            (Some((index, ack)), _) => Err(BatchError::Refused {
+                op: batch.op_at(index, ack.offset),
+                errno: ack.errno,
+                text: ack.text,
+            }),
+            (None, Some(error)) => Err(BatchError::InDoubt(error)),
+            (None, None) if answered => Ok(()),
+            (None, None) => Err(BatchError::InDoubt(io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+
+    /// The tables of the family `inet`. Command: `nft list tables inet`
+    pub fn tables(&mut self) -> io::Result<Vec<Table>> {
+        self.steadily(|socket| {
+            socket.dump(
+                NFT_MSG_GETTABLE,
+                |_| (),
+                |message, out| out.extend(Table::decode(message)),
+            )
+        })
+    }
+
+    /// The table of that name in the family `inet`, if there is one.
+    pub fn table(&mut self, name: &str) -> io::Result<Option<Table>> {
+        let sequence = self.ask(NFT_MSG_GETTABLE, 0, |out| {
+            out.string(NFTA_TABLE_NAME, name);
+        })?;
+        match self.answer(sequence, Table::decode) {
+            Ok(table) => Ok(Some(table)),
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether there is a table of that name in the family `inet`, whoever made it.
+    pub fn table_exists(&mut self, name: &str) -> io::Result<bool> {
+        Ok(self.table(name)?.is_some())
+    }
+
+    /// Whether the table of that name has our mark; nothing if there is no such table.
+    pub fn owned(&mut self, name: &str) -> io::Result<Option<bool>> {
+        Ok(self.table(name)?.map(|table| table.is_ours()))
+    }
+
+    /// What stands under that name, down to the last expression; elements aside.
+    pub fn condition(&mut self, name: &str) -> io::Result<Condition> {
+        self.steadily(|socket| {
+            let Some(table) = socket.table(name)? else {
+                return Ok(Some(Condition::Absent));
+            };
+            if !table.is_ours() {
+                return Ok(Some(Condition::Foreign));
+            }
+            let mut objects = |get, new, kind| socket.objects(get, new, kind, name);
+            let chains = objects(NFT_MSG_GETCHAIN, NFT_MSG_NEWCHAIN, NFTA_CHAIN_TABLE)?;
+            let sets = objects(NFT_MSG_GETSET, NFT_MSG_NEWSET, NFTA_SET_TABLE)?;
+            let rules = objects(NFT_MSG_GETRULE, NFT_MSG_NEWRULE, NFTA_RULE_TABLE)?;
+            let (Some(chains), Some(sets), Some(rules)) = (chains, sets, rules) else {
+                return Ok(None);
+            };
+            Ok(Some(
+                Contents {
+                    chains,
+                    sets,
+                    rules,
+                }
+                .condition(&table),
+            ))
+        })
+    }
+
+    /// The elements of one set. `ENOENT` if there is no such table or set.
+    /// Command: `nft list set inet TABLE SET`
+    pub fn elements(&mut self, table: &str, set: Set) -> io::Result<Vec<Element>> {
+        self.steadily(|socket| socket.elements_once(table, set))
+    }
+
+    /// The elements of all sets of a table of ours, one set after another, at one moment. `ENOENT`
+    /// if there is no such table or if it lacks a set.
+    pub fn all_elements(&mut self, table: &str) -> io::Result<Vec<Element>> {
+        self.steadily(|socket| {
+            let mut all = Vec::new();
+            for set in Set::ALL {
+                let Some(elements) = socket.elements_once(table, set)? else {
+                    return Ok(None);
+                };
+                all.extend(elements);
+            }
+            Ok(Some(all))
+        })
+    }
+
+    fn elements_once(&mut self, table: &str, set: Set) -> io::Result<Option<Vec<Element>>> {
+        self.dump(
+            NFT_MSG_GETSETELEM,
+            |out| {
+                out.string(NFTA_SET_ELEM_LIST_TABLE, table);
+                out.string(NFTA_SET_ELEM_LIST_SET, set.name());
+            },
+            |message, out| out.extend(dump::elements(message, table, set)),
+        )
+    }
+
+    /// The attributes of all chains, sets or rules of a table. The request names the table, but not
+    /// every kernel leaves out the others, and for chains none does.
+    fn objects(
+        &mut self,
+        get: u16,
+        new: u16,
+        kind: u16,
+        table: &str,
+    ) -> io::Result<Option<Vec<Vec<u8>>>> {
+        self.dump(
+            get,
+            |out| {
+                out.string(kind, table);
+            },
+            |message, out| {
+                let body = message
+                    .inet(new)
+                    .filter(|body| dump::is_of_table(body, kind, table));
+                out.extend(body.map(<[u8]>::to_vec));
+            },
+        )
+    }
+
+    /// Reads until the ruleset stayed as it was meanwhile. The kernel reports only a change between
+    /// two datagrams of one dump.
+    fn steadily<T>(&mut self, read: impl Fn(&mut Self) -> io::Result<Option<T>>) -> io::Result<T> {
+        let mut generation = self.generation()?;
+        for _ in 0..DUMP_TRIES_MAX {
+            let read = read(self)?;
+            let before = generation;
+            generation = self.generation()?;
+            match read {
+                Some(all) if generation == before => return Ok(all),
+                Some(_) | None => {}
+            }
+        }
+        Err(io::ErrorKind::Interrupted.into())
+    }
+
+    /// How many batches have been committed in this namespace.
+    fn generation(&mut self) -> io::Result<u32> {
+        let sequence = self.ask(NFT_MSG_GETGEN, 0, |_| ())?;
+        self.answer(sequence, dump::generation)
+    }
+
+    /// The whole of one dump; nothing if the ruleset changed meanwhile.
+    fn dump<T>(
+        &mut self,
+        kind: u16,
+        fill: impl Fn(&mut Writer),
+        decode: impl Fn(&Message<'_>, &mut Vec<T>),
+    ) -> io::Result<Option<Vec<T>>> {
+        let sequence = self.ask(kind, NLM_F_DUMP, fill)?;
+        let (mut all, mut intact) = (Vec::new(), true);
+        while self.receive()? {
+            for message in messages(&self.buffer).filter(|m| m.sequence == sequence) {
+                intact &= message.flags & NLM_F_DUMP_INTR == 0;
+                if let Some(ack) = Acknowledgement::decode(&message) {
+                    return Err(io::Error::from_raw_os_error(ack.errno));
+                }
+                if message.kind == NLMSG_DONE {
+                    return match dump_error(message.payload) {
+                        0 => Ok(intact.then_some(all)),
+                        nix::libc::EINTR => Ok(None),
+                        errno => Err(io::Error::from_raw_os_error(errno)),
+                    };
+                }
+                decode(&message, &mut all);
+            }
+        }
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// The one message that answers a request, or the error that does.
+    fn answer<T>(
+        &mut self,
+        sequence: u32,
+        decode: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> io::Result<T> {
+        while self.receive()? {
+            for message in messages(&self.buffer).filter(|m| m.sequence == sequence) {
+                if let Some(ack) = Acknowledgement::decode(&message) {
+                    return Err(io::Error::from_raw_os_error(ack.errno));
+                }
+                if let Some(answer) = decode(&message) {
+                    return Ok(answer);
+                }
+            }
+        }
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+
+    fn ask(&mut self, kind: u16, flags: u16, fill: impl Fn(&mut Writer)) -> io::Result<u32> {
+        let sequence = self.take_sequences(1);
+        self.send(&request(kind, flags, sequence, fill))?;
+        Ok(sequence)
+    }
+
+    fn take_sequences(&mut self, count: u32) -> u32 {
+        let first = self.sequence;
+        self.sequence = first.wrapping_add(count);
+        first
+    }
+
+    fn send(&self, datagram: &[u8]) -> io::Result<()> {
+        if datagram.len() > SEND_BYTES_DEFAULT {
+            setsockopt(&self.socket.as_fd(), sockopt::SndBufForce, &datagram.len())?;
+        }
+        self.socket.send(datagram, 0).map(drop)
+    }
+
+    /// Fills the buffer with the next datagram, if one is waiting.
+    fn receive(&mut self) -> io::Result<bool> {
+        self.buffer.clear();
+        let flags = (MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC).bits();
+        // The buffer's room is what counts, and `Vec` grows only when it has none.
+        let received = loop {
+            match self.socket.recv(&mut self.buffer, flags) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
+        match received {
+            Ok(len) if len > self.buffer.len() => Err(io::ErrorKind::InvalidData.into()),
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The positive `E*` in an `NLMSG_DONE`, or 0.
+fn dump_error(payload: &[u8]) -> i32 {
+    let code = payload
+        .first_chunk::<4>()
+        .map_or(0, |bytes| i32::from_ne_bytes(*bytes));
+    code.checked_neg().unwrap_or_default().max(0)
+}

@@ -1,0 +1,69 @@
+//! What tests against the real kernel share: a namespace of their own, and the tools in it.
+
+use std::fs;
+use std::panic::resume_unwind;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use nix::sched::{CloneFlags, unshare};
+
+/// Runs `f` on a thread in a network namespace of its own, and says so if it cannot.
+pub(super) fn isolated(f: impl FnOnce() + Send) {
+    for (tool, version) in [("nft", "--version"), ("ip", "-V")] {
+        if let Err(error) = Command::new(tool).arg(version).output() {
+            println!("skipped: no `{tool}` to compare with: {error}");
+            return;
+        }
+    }
+    let ended = thread::scope(|scope| {
+        scope
+            .spawn(|| match unshare(CloneFlags::CLONE_NEWNET) {
+                Ok(()) => f(),
+                Err(errno) => println!("skipped: a network namespace takes root: {errno}"),
+            })
+            .join()
+    });
+    if let Err(panic) = ended {
+        resume_unwind(panic);
+    }
+}
+
+/// Runs a command in the calling thread's namespace; its words stand between single spaces.
+pub(super) fn run(command: &str) -> String {
+    let mut words = command.split(' ');
+    let program = words.next().unwrap();
+    let output = Command::new(program)
+        .args(words)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command}: {err}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs a command that is expected to fail; its error.
+pub(super) fn refused(command: &str) -> String {
+    let mut words = command.split(' ');
+    let program = words.next().unwrap();
+    let output = Command::new(program)
+        .args(words)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(!output.status.success(), "{command} succeeded");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Feeds a script to `nft`.
+pub(super) fn nft_script(script: &str) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), script).unwrap();
+    run(&format!("nft -f {}", file.path().display()));
+}
+
+/// Sets a sysctl below /proc/sys/net in the calling thread's namespace.
+pub(super) fn sysctl(path: &str, value: &str) {
+    let path = format!("/proc/sys/net/{path}");
+    fs::write(&path, value).unwrap_or_else(|error| panic!("{path}: {error}"));
+}

@@ -1,0 +1,214 @@
+//! A host of one's own: a network namespace, its own roots, gone when dropped.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use mydocker_exec_netlink::netns;
+use tempfile::TempDir;
+
+/// A host in a namespace, with directories of its own, sandboxes for containers and neighbours
+/// on a LAN. Everything goes with it, also when a test fails.
+pub struct Host {
+    dir: TempDir,
+    ns: PathBuf,
+    pub(crate) binary: PathBuf,
+}
+
+impl Host {
+    /// A host with nothing but its loopback, which is up; `None`, and a word about it, without
+    /// root.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    #[must_use]
+    pub fn new() -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: it makes network namespaces, which needs root");
+            return None;
+        }
+        let dir = tempfile::Builder::new().prefix("mydocker-test-").tempdir().expect("a directory");
+        let ns = dir.path().join("netns/host");
+        netns::create(&ns).expect("a namespace");
+        let host = Self { dir, ns, binary: binary() };
+        host.sh("ip link set lo up");
+        Some(host)
+    }
+
+    /// The host's namespace.
+    #[must_use]
+    pub fn ns(&self) -> &Path {
+        &self.ns
+    }
+
+    /// The directory that all of it lives in.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A new namespace, for a container or another host.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    #[must_use]
+    pub fn sandbox(&self, name: &str) -> PathBuf {
+        let path = self.dir.path().join("netns").join(name);
+        netns::create(&path).expect("a namespace");
+        path
+    }
+
+    /// Another machine, cabled to the host by an interface called as it is. `ours` and `theirs`
+    /// are addresses with a prefix length; it knows no route but its own link.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    #[must_use]
+    pub fn neighbour(&self, name: &str, ours: &str, theirs: &str) -> PathBuf {
+        let path = self.sandbox(name);
+        let there = path.display();
+        self.sh(&format!(
+            "ip link add {name} type veth peer name up0 netns {there}
+             ip addr add {ours} dev {name} nodad
+             ip link set {name} up
+             nsenter --net={there} ip link set lo up
+             nsenter --net={there} ip addr add {theirs} dev up0 nodad
+             nsenter --net={there} ip link set up0 up"
+        ));
+        path
+    }
+
+    /// What a shell says inside the host.
+    ///
+    /// # Panics
+    /// When a command fails.
+    pub fn sh(&self, script: &str) -> String {
+        let output = self.inside("sh").args(["-euc", script]).output().expect("sh starts");
+        assert!(output.status.success(), "{script}\n{}", shown(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// A command inside the host, yet to be started.
+    #[must_use]
+    pub fn inside(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.ns.display())).arg(program.as_ref());
+        command.env("MYDOCKER_ROOT", self.dir.path().join("lib"));
+        command.env("MYDOCKER_RUN_ROOT", self.dir.path().join("run"));
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `mydocker` inside the host; words are split at white space.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    #[must_use]
+    pub fn mydocker(&self, line: &str) -> Output {
+        self.inside(&self.binary).args(line.split_whitespace()).output().expect("mydocker starts")
+    }
+
+    /// What `mydocker` prints when all goes well.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn ok(&self, line: &str) -> String {
+        let output = self.mydocker(line);
+        assert!(output.status.success(), "mydocker {line}\n{}", shown(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// What `mydocker` says on standard error when it fails with `code`.
+    ///
+    /// # Panics
+    /// When it does not fail so.
+    pub fn fails(&self, code: i32, line: &str) -> String {
+        let output = self.mydocker(line);
+        assert_eq!(output.status.code(), Some(code), "mydocker {line}\n{}", shown(&output));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.starts_with("error: "), "mydocker {line}\n{}", shown(&output));
+        said
+    }
+
+    /// Connects a sandbox and says which addresses it got.
+    ///
+    /// # Panics
+    /// When it can't be.
+    pub fn connect(&self, network: &str, name: &str, sandbox: &Path, more: &str) -> Vec<IpAddr> {
+        let path = sandbox.display();
+        let line = format!("network connect --format json --netns {path} {more} {network} {name}");
+        let endpoint: serde_json::Value = serde_json::from_str(&self.ok(&line)).expect("JSON");
+        let addresses = endpoint["addresses"].as_array().expect("addresses").iter();
+        let bare = |text: &str| text.split('/').next().unwrap_or_default().parse();
+        addresses.map(|text| bare(text.as_str().unwrap_or_default()).expect("an IP")).collect()
+    }
+
+    /// Everything a full cycle must leave as it was: links, addresses, routes, rules, rulesets,
+    /// settings (but for forwarding, which stays on) and our files.
+    #[must_use]
+    pub fn snapshot(&self) -> String {
+        let mut all = self.sh(
+            "ip -o link | sed 's/ qlen.*//'
+             ip -o addr
+             ip route show table all; ip -6 route show table all; ip rule; ip -6 rule
+             nft list ruleset
+             sysctl -a -r '^net\\.(ipv4|ipv6|bridge)' 2>/dev/null |
+                 grep -Ev 'forward|mc_forwarding|_mem|_count|netdev_rss|random|tcp_fastopen|secret'",
+        );
+        for folder in ["lib", "run"] {
+            let mut files: Vec<PathBuf> = Vec::new();
+            files_below(&self.dir.path().join(folder), &mut files);
+            files.sort();
+            for file in files {
+                writeln!(all, "{}", file.display()).expect("a string takes it");
+            }
+        }
+        all
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let Ok(entries) = std::fs::read_dir(self.dir.path().join("netns")) else { return };
+        for entry in entries.flatten() {
+            if let Err(error) = netns::remove(&entry.path()) {
+                eprintln!("{} stays: {error}", entry.path().display());
+            }
+        }
+    }
+}
+
+/// Our files, apart from the lock and an empty journal, which outlive the last network.
+fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            files_below(&path, found);
+        } else if !["lock", "state", "journal"].iter().any(|own| path.ends_with(own)) {
+            found.push(path);
+        }
+    }
+}
+
+/// The `mydocker` that was built with this test.
+fn binary() -> PathBuf {
+    let test = std::env::current_exe().expect("a path");
+    let built = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST").join("mydocker");
+    // A stale one would test yesterday's code.
+    if let Some(cargo) = std::env::var_os("CARGO") {
+        let status = Command::new(cargo).args(["build", "-q", "-p", "mydocker"]).status();
+        assert!(status.is_ok_and(|status| status.success()), "mydocker does not build");
+    }
+    assert!(built.exists(), "{} is missing: cargo build -p mydocker", built.display());
+    built
+}
+
+fn shown(output: &Output) -> String {
+    format!(
+        "{}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
