@@ -1,4 +1,6 @@
 //! The engine behind `mydocker`, for programs that want it ready-made.
 
 pub mod container;
+pub mod engine;
 pub mod image;
+pub mod store;

@@ -1,5 +1,24 @@
 //! The `mydocker` command.
 
-fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+mod args;
+mod attachment;
+mod backend;
+mod command;
+mod failure;
+mod report;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // A supervisor is this program again, and must fork before anything starts a thread.
+    if let Some(code) = mydocker::container::reexec(&attachment::make) {
+        return code;
+    }
+    match command::run(args::Cli::read()) {
+        Ok(code) => code,
+        Err(failure) => {
+            failure.report();
+            ExitCode::from(failure.code)
+        }
+    }
 }

@@ -1,1 +1,55 @@
-//! Containers.
+//! Containers: run, watched over, stopped and removed, without a daemon.
+//!
+//! Every container has one supervisor, a process of ours that is the parent of the container's first
+//! process, waits for it, and takes everything down when it ends:
+//!
+//! ```text
+//! mydocker run ──spawns──▶ supervisor ──clones──▶ first process (pid 1 inside)
+//!      ▲      control line      │
+//!      └── Running / Failed / Exited
+//! ```
+//!
+//! - The supervisor is this program, re-executed ([`reexec`]), because the runtime may clone only from
+//!   a process with a single thread. It leads a session of its own, so it survives the terminal.
+//! - A container in the foreground is tied to its command: signals are passed on, and if the command is
+//!   killed the supervisor stops the container and takes it down.
+//! - The first process dies with its supervisor (`PR_SET_PDEATHSIG`). If the supervisor is killed, what
+//!   is left is found by [`Record::is_abandoned`] and taken down by the next [`stop`], [`remove`] or
+//!   [`tidy`], through a [`Network`] made from the record. A program that changes its user sheds that
+//!   tie (the kernel's rule) and runs on alone: it is still listed as running, and [`stop`] and
+//!   [`remove`] find it by its recorded number and start time, and kill it.
+//! - What changes a container holds the lock in its directory, so two removals and a supervisor never meet.
+
+mod bring_up;
+mod control;
+mod files;
+mod foreground;
+mod log;
+mod name;
+mod netns;
+mod network;
+mod overlay;
+mod process;
+mod record;
+mod run;
+mod runtime;
+mod spec;
+mod stop;
+mod store;
+mod supervisor;
+mod teardown;
+mod watch;
+
+pub use log::{LogLine, Stream, read_log};
+pub(crate) use name::check_name;
+pub use name::{Id, NAME_BYTES_MAX, Name};
+pub use netns::{create as create_netns, remove as remove_netns};
+pub use network::{Attached, Network, NetworkFactory};
+pub use process::Process;
+pub use record::{Record, Status};
+pub use run::{Started, run};
+pub use runtime::Failure;
+pub use spec::{Limits, NetworkMode, Spec, Volume, parse_memory};
+pub use stop::{remove, stop, tidy};
+pub use store::{Containers, Listing};
+pub use supervisor::reexec;

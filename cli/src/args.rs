@@ -1,0 +1,488 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+use mydocker_core::{
+    ContainerName, Driver, LinkName, Mac, Netns, NetworkName, PortSpec, StaticRoute,
+};
+
+/// Container networks that show what they will do before they do it.
+#[derive(Debug, Parser)]
+#[command(name = "mydocker", version, propagate_version = true, after_help = EXIT_CODES)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// Where networks, images and containers are kept
+    #[arg(long, global = true, value_name = "DIR", env = "MYDOCKER_ROOT")]
+    #[arg(default_value = "/var/lib/mydocker")]
+    pub(crate) root: PathBuf,
+    /// Where endpoints, leases and the journal are kept: a directory that a reboot clears
+    #[arg(long, global = true, value_name = "DIR", env = "MYDOCKER_RUN_ROOT")]
+    #[arg(default_value = "/run/mydocker")]
+    pub(crate) run_root: PathBuf,
+    /// Who carries plans out
+    #[arg(long, global = true, value_enum, default_value_t = Backend::Netlink)]
+    pub(crate) executor: Backend,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes say what the kernel holds now:
+  0  what was asked for
+  1  what it held before: the request was refused
+  2  what it held before: the command line was wrong
+  3  what it held before: something failed and was rolled back
+  4  leftovers: `mydocker network list` still works, and every command tries again to remove them
+  `run` exits as its container does; 125 if it could not be set up, 126 if the command
+  can't be executed, 127 if it was not found.";
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Backend {
+    /// The kernel of this host
+    Netlink,
+    /// A log, over a model of the kernel: needs no privileges, touches nothing
+    Record,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Networks and the containers on them
+    #[command(subcommand, alias = "net")]
+    Network(NetworkCommand),
+    /// Run a command in a new container
+    Run(Box<Run>),
+    /// List containers
+    Ps(Ps),
+    /// Stop containers: SIGTERM, then SIGKILL
+    Stop(Stop),
+    /// Remove containers
+    Rm(Remove),
+    /// Print what a detached container wrote
+    Logs(Logs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NetworkCommand {
+    /// Create a network
+    Create(Box<Create>),
+    /// List networks
+    #[command(visible_alias = "ls")]
+    List(List),
+    /// Show networks and their endpoints as JSON
+    Inspect(Inspect),
+    /// Remove networks that no container is on
+    #[command(visible_aliases = ["rm", "delete"])]
+    Remove(RemoveNetworks),
+    /// Connect a network namespace to a network
+    Connect(Box<Connect>),
+    /// Disconnect a container from a network
+    Disconnect(Disconnect),
+}
+
+/// How a plan is shown.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum PlanFormat {
+    /// Columns for people
+    Table,
+    /// One JSON object a line
+    Json,
+    /// A shell script that does the same
+    Script,
+}
+
+/// How a listing is shown.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Format {
+    /// Columns for people
+    #[default]
+    Table,
+    /// JSON
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DryRun {
+    /// Print the plan and touch nothing
+    #[arg(long, value_enum, value_name = "FORMAT", num_args = 0..=1)]
+    #[arg(require_equals = true, default_missing_value = "table")]
+    pub(crate) dry_run: Option<PlanFormat>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// What makes the network
+    #[arg(long, short, default_value = "bridge")]
+    pub(crate) driver: Driver,
+    /// A subnet, or a gateway with its prefix length (10.0.0.1/24); a free /24 by default
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub(crate) subnet: Vec<IpNet>,
+    /// The bridge's address in one of the subnets; the first host by default
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    pub(crate) gateway: Vec<IpAddr>,
+    /// Lease only from this part of a subnet
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub(crate) ip_range: Vec<IpNet>,
+    /// Keep an address from being leased
+    #[arg(long, value_name = "NAME=IP", value_parser = aux_address)]
+    pub(crate) aux_address: Vec<(String, IpAddr)>,
+    /// Add an IPv6 subnet: a unique local /64 unless --subnet names one
+    #[arg(long)]
+    pub(crate) ipv6: bool,
+    /// Maximum transmission unit, bytes; that of the way out by default
+    #[arg(long, value_name = "N")]
+    pub(crate) mtu: Option<u32>,
+    /// Let nothing pass between this network and anything else
+    #[arg(long)]
+    pub(crate) internal: bool,
+    /// A route for every container of the network
+    #[arg(long, value_name = "CIDR,IP", value_parser = static_route)]
+    pub(crate) route: Vec<StaticRoute>,
+    /// Something to remember
+    #[arg(long, value_name = "K=V", value_parser = label)]
+    pub(crate) label: Vec<(String, String)>,
+    /// An option: icc=false (containers don't reach each other), isolate=false (networks that
+    /// have it see each other), bridge=NAME, gateway=false
+    #[arg(long, short, value_name = "K=V", value_parser = label)]
+    pub(crate) opt: Vec<(String, String)>,
+    #[command(flatten)]
+    pub(crate) dry_run: DryRun,
+    /// Its name: letters, digits, `_`, `.` and `-`
+    pub(crate) name: NetworkName,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// Print names only
+    #[arg(long, short, conflicts_with = "format")]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// Their names
+    #[arg(required = true)]
+    pub(crate) name: Vec<NetworkName>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveNetworks {
+    #[command(flatten)]
+    pub(crate) dry_run: DryRun,
+    /// Their names
+    #[arg(required = true)]
+    pub(crate) name: Vec<NetworkName>,
+}
+
+/// What `connect` and `run` say alike of an endpoint.
+#[derive(Debug, Args)]
+pub(crate) struct EndpointArgs {
+    /// An address to have, one of each subnet at most
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    pub(crate) ip: Vec<IpAddr>,
+    /// The MAC address to have
+    #[arg(long, alias = "mac", value_name = "MAC")]
+    pub(crate) mac_address: Option<Mac>,
+    /// Publish a port of the container: [HOSTIP:]HOST:CONTAINER[/tcp|/udp|/sctp]
+    #[arg(long = "publish", short = 'p', value_name = "PORT")]
+    pub(crate) publish: Vec<PortSpec>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Connect {
+    #[command(flatten)]
+    pub(crate) endpoint: EndpointArgs,
+    /// The namespace, by path or by its name under /run/netns
+    #[arg(long, value_name = "PATH", value_parser = netns, required_unless_present = "pid")]
+    pub(crate) netns: Option<Netns>,
+    /// The namespace of this process
+    #[arg(long, value_name = "PID", conflicts_with = "netns")]
+    pub(crate) pid: Option<u32>,
+    /// The interface's name in the container; the first free ethN by default
+    #[arg(long, value_name = "NAME")]
+    pub(crate) ifname: Option<LinkName>,
+    /// Leave the container's default route alone
+    #[arg(long)]
+    pub(crate) no_default_route: bool,
+    /// The default route's metric
+    #[arg(long, value_name = "N")]
+    pub(crate) metric: Option<u32>,
+    /// How to print the endpoint
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) dry_run: DryRun,
+    /// The network
+    pub(crate) network: NetworkName,
+    /// What the container is called
+    #[arg(value_name = "NAME")]
+    pub(crate) container: ContainerName,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Disconnect {
+    #[command(flatten)]
+    pub(crate) dry_run: DryRun,
+    /// The network
+    pub(crate) network: NetworkName,
+    /// What the container is called
+    #[arg(value_name = "NAME")]
+    pub(crate) container: ContainerName,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) endpoint: EndpointArgs,
+    /// Keep standard input open
+    #[arg(long, short)]
+    pub(crate) interactive: bool,
+    /// Give the container a terminal
+    #[arg(long, short)]
+    pub(crate) tty: bool,
+    /// Run in the background and print the id
+    #[arg(long, short, conflicts_with_all = ["interactive", "tty"])]
+    pub(crate) detach: bool,
+    /// What to call it
+    #[arg(long)]
+    pub(crate) name: Option<ContainerName>,
+    /// The network to join, or `none`, or `host`
+    #[arg(long, alias = "network", value_name = "NET", default_value = "none")]
+    pub(crate) net: Vec<String>,
+    /// Set an environment variable
+    #[arg(long, short, value_name = "K=V")]
+    pub(crate) env: Vec<String>,
+    /// Mount a directory of the host
+    #[arg(long, short, value_name = "HOST:CONTAINER[:ro]")]
+    pub(crate) volume: Vec<String>,
+    /// Start in this directory
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// The host name inside; the id by default
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hostname: Option<String>,
+    /// Limit memory, such as 100m
+    #[arg(long, visible_alias = "mem", value_name = "BYTES")]
+    pub(crate) memory: Option<String>,
+    /// Limit CPU time, percent of one CPU
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) cpu: Option<u32>,
+    /// Run on these CPUs only, such as 0,2-3
+    #[arg(long, visible_alias = "cpuset", value_name = "CPUS")]
+    pub(crate) cpuset_cpus: Option<String>,
+    /// Remove the container when it ends
+    #[arg(long)]
+    pub(crate) rm: bool,
+    #[command(flatten)]
+    pub(crate) dry_run: DryRun,
+    /// The image: ROOT/image/IMAGE.tar
+    pub(crate) image: String,
+    /// The command and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ps {
+    /// Containers that have ended as well
+    #[arg(long, short)]
+    pub(crate) all: bool,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// Print ids only
+    #[arg(long, short, conflicts_with = "format")]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stop {
+    /// Seconds from SIGTERM to SIGKILL
+    #[arg(long, short, value_name = "SECONDS", default_value_t = 10)]
+    pub(crate) time: u64,
+    /// Names, ids or unique prefixes of ids
+    #[arg(required = true)]
+    pub(crate) container: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Remove {
+    /// Kill what is running
+    #[arg(long, short)]
+    pub(crate) force: bool,
+    /// Names, ids or unique prefixes of ids
+    #[arg(required = true)]
+    pub(crate) container: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// A name, id or unique prefix of an id
+    pub(crate) container: String,
+}
+
+impl Cli {
+    /// Reads the command line, single-dash long flags included.
+    pub(crate) fn read() -> Self {
+        Self::parse_from(double_dashes(std::env::args_os()))
+    }
+}
+
+/// Rewrites the original's `-net x` to `--net x`. Stops where the container's own words begin.
+fn double_dashes(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let root = Cli::command();
+    let mut command = &root;
+    let mut out: Vec<OsString> = Vec::new();
+    let mut args = args.peekable();
+    out.extend(args.next());
+    while let Some(arg) = args.next() {
+        let Some(text) = arg.to_str().filter(|text| *text != "--") else {
+            out.push(arg);
+            break;
+        };
+        if let Some(sub) = command.find_subcommand(text) {
+            command = sub;
+            out.push(arg);
+            continue;
+        }
+        if !text.starts_with('-') {
+            out.push(arg);
+            if command.get_name() == "run" {
+                break;
+            }
+            continue;
+        }
+        let (flag, value) = text.split_once('=').map_or((text, None), |(f, v)| (f, Some(v)));
+        let word = flag.trim_start_matches('-');
+        let long = if word.len() > 1 { long_flag(&root, command, word) } else { None };
+        let wants_value = long.or_else(|| short_flag(&root, command, flag));
+        match (long, flag.starts_with("--")) {
+            (Some(_), false) => out.push(format!("-{text}").into()),
+            (Some(_) | None, _) => out.push(arg.clone()),
+        }
+        if wants_value == Some(true) && value.is_none() {
+            out.extend(args.next());
+        }
+    }
+    out.extend(args);
+    out
+}
+
+/// Whether a long flag of that name takes a value of its own; `None` if there is none.
+fn long_flag(root: &clap::Command, command: &clap::Command, word: &str) -> Option<bool> {
+    let named = |arg: &&clap::Arg| {
+        arg.get_long() == Some(word)
+            || arg.get_all_aliases().is_some_and(|aliases| aliases.contains(&word))
+    };
+    find(root, command, named).map(takes_value)
+}
+
+/// The same for a short flag; in a group such as `-it` the last one counts.
+fn short_flag(root: &clap::Command, command: &clap::Command, flag: &str) -> Option<bool> {
+    let letters = flag.strip_prefix('-').filter(|letters| !letters.starts_with('-'))?;
+    for (at, letter) in letters.char_indices() {
+        let arg = find(root, command, |arg: &&clap::Arg| arg.get_short() == Some(letter))?;
+        if takes_value(arg) {
+            return Some(at + letter.len_utf8() == letters.len());
+        }
+    }
+    Some(false)
+}
+
+fn find<'c>(
+    root: &'c clap::Command,
+    command: &'c clap::Command,
+    matches: impl Fn(&&clap::Arg) -> bool,
+) -> Option<&'c clap::Arg> {
+    let globals = root.get_arguments().filter(|arg| arg.is_global_set());
+    command.get_arguments().chain(globals).find(matches)
+}
+
+fn takes_value(arg: &clap::Arg) -> bool {
+    let with_equals = arg.is_require_equals_set();
+    matches!(arg.get_action(), ArgAction::Set | ArgAction::Append) && !with_equals
+}
+
+fn aux_address(text: &str) -> Result<(String, IpAddr), String> {
+    let wrong = || "write NAME=IP, such as router=10.0.0.254".to_owned();
+    let (name, ip) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(wrong)?;
+    Ok((name.to_owned(), ip.parse().map_err(|_| wrong())?))
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    if key.is_empty() {
+        return Err("write KEY=VALUE".to_owned());
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn static_route(text: &str) -> Result<StaticRoute, String> {
+    let wrong = || "write DESTINATION,NEXTHOP, such as 192.0.2.0/24,10.0.0.254".to_owned();
+    let (destination, via) = text.split_once(',').ok_or_else(wrong)?;
+    Ok(StaticRoute {
+        destination: destination.parse().map_err(|_| wrong())?,
+        via: via.parse().map_err(|_| wrong())?,
+    })
+}
+
+/// A namespace by path, or by its name as `ip netns` lists it.
+fn netns(text: &str) -> Result<Netns, String> {
+    let path = if text.contains('/') { text.to_owned() } else { format!("/run/netns/{text}") };
+    path.parse::<Netns>().map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rewritten(line: &str) -> String {
+        let args = line.split(' ').map(OsString::from);
+        let out: Vec<String> =
+            double_dashes(args).into_iter().map(|arg| arg.into_string().unwrap()).collect();
+        out.join(" ")
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_originals_flags_work() {
+        for (given, meant) in [
+            (
+                "mydocker run -it -name a -net br -mem 100m -p 80:80 busybox sh -net",
+                "mydocker run -it --name a --net br --mem 100m -p 80:80 busybox sh -net",
+            ),
+            (
+                "mydocker network create -driver bridge -subnet 10.0.0.0/24 x",
+                "mydocker network create --driver bridge --subnet 10.0.0.0/24 x",
+            ),
+            ("mydocker run -d -net=br -e -name busybox", "mydocker run -d --net=br -e -name busybox"),
+            ("mydocker -root /a run --dry-run -net b i -it", "mydocker --root /a run --dry-run --net b i -it"),
+            ("mydocker run --net b -- i -net", "mydocker run --net b -- i -net"),
+        ] {
+            assert_eq!(rewritten(given), meant);
+        }
+    }
+
+    #[test]
+    fn a_containers_words_are_its_own() {
+        let cli = Cli::try_parse_from(double_dashes(
+            ["mydocker", "run", "-it", "-p", "8080:80", "--net", "br", "busybox", "sh", "-c", "x", "--dry-run"]
+                .into_iter()
+                .map(OsString::from),
+        ))
+        .unwrap();
+        let Command::Run(run) = cli.command else { panic!("{cli:?}") };
+        assert_eq!(run.command, ["sh", "-c", "x", "--dry-run"]);
+        assert!(run.dry_run.dry_run.is_none());
+    }
+}

@@ -1,0 +1,74 @@
+//! What the commands do.
+
+mod container;
+mod network;
+
+use std::process::ExitCode;
+
+use mydocker::engine::{Engine, View};
+use mydocker::store::Roots;
+use mydocker_core::{Plan, Request};
+use mydocker_exec_dryrun::{Rendering, render};
+
+use crate::args::{self, Cli, Command, PlanFormat};
+use crate::backend::Backend;
+use crate::failure::{Failure, warn};
+use crate::report;
+
+/// Where things are kept and who carries plans out.
+pub(crate) struct App {
+    roots: Roots,
+    backend: args::Backend,
+}
+
+/// Does what the command line says.
+pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    let app = App {
+        roots: Roots { root: cli.root, run_root: cli.run_root },
+        backend: cli.executor,
+    };
+    match cli.command {
+        Command::Network(command) => network::run(&app, command).map(|()| ExitCode::SUCCESS),
+        Command::Run(run) => container::run(&app, *run),
+        Command::Ps(ps) => container::ps(&app, &ps).map(|()| ExitCode::SUCCESS),
+        Command::Stop(stop) => container::stop(&app, &stop).map(|()| ExitCode::SUCCESS),
+        Command::Rm(rm) => container::rm(&app, &rm).map(|()| ExitCode::SUCCESS),
+        Command::Logs(logs) => container::logs(&app, &logs).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+impl App {
+    pub(crate) fn engine(&self) -> Result<Engine<Backend>, Failure> {
+        Ok(Engine::open(self.roots.clone(), Backend::open(self.backend, &self.roots)?))
+    }
+
+    /// Carries out a request.
+    fn apply(&self, request: &Request) -> Result<Plan, Failure> {
+        let mut engine = self.engine()?;
+        let done = engine.apply(request)?;
+        engine.into_executor().finish().map_err(|error| {
+            Failure::refused(format!("done, but the log could not be written: {error}"))
+        })?;
+        Ok(done.plan)
+    }
+
+    /// Prints what the requests, one after the other, would do.
+    fn dry_run(&self, requests: &[Request], format: PlanFormat) -> Result<(), Failure> {
+        let rendering = match format {
+            PlanFormat::Table => Rendering::Table,
+            PlanFormat::Json => Rendering::JsonLines,
+            PlanFormat::Script => Rendering::Script,
+        };
+        let plans = self.engine()?.plan_all(requests)?;
+        let ops: Vec<_> = plans.into_iter().flat_map(|plan| plan.ops).collect();
+        report::text(&render(&ops, rendering))?;
+        Ok(())
+    }
+
+    /// The state as it is now; says which definitions could not be read.
+    fn view(&self) -> Result<View, Failure> {
+        let view = Engine::<Backend>::look(&self.roots)?;
+        view.damaged.iter().for_each(warn);
+        Ok(view)
+    }
+}

@@ -1,0 +1,244 @@
+//! A container's root filesystem: its image below, its own changes above.
+
+use std::{
+    fs::{self, DirBuilder},
+    io,
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt, fs::DirBuilderExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rustix::{
+    fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, mkdirat, openat2, unlinkat},
+    io::Errno,
+};
+
+use super::store::{make_dir, remove_tree};
+
+/// The directories `upper`, `work` and `merged` in `<root>/overlay2/ID`, over an image's layer.
+#[derive(Clone, Debug)]
+pub(crate) struct Overlay {
+    lower: PathBuf,
+    dir: PathBuf,
+}
+
+impl Overlay {
+    /// The overlay that is kept in `dir` and stands on `lower`; both absolute.
+    pub(crate) fn new(lower: PathBuf, dir: PathBuf) -> Self {
+        Self { lower, dir }
+    }
+
+    /// Where the container's root shows while it is mounted.
+    pub(crate) fn merged(&self) -> PathBuf {
+        self.dir.join("merged")
+    }
+
+    /// Mounts it. Equivalent to: `mount -t overlay overlay -o lowerdir=L,upperdir=U,workdir=W MERGED`.
+    pub(crate) fn mount(&self) -> anyhow::Result<()> {
+        make_dir(&self.dir)?;
+        // The upper directory's mode is that of the container's `/`: any user in it must be able to enter.
+        for (name, mode) in [("upper", 0o755), ("work", 0o700), ("merged", 0o755)] {
+            let path = self.dir.join(name);
+            DirBuilder::new()
+                .recursive(true)
+                .mode(mode)
+                .create(&path)
+                .with_context(|| format!("can't create {}", path.display()))?;
+        }
+        let options = [
+            &b"lowerdir="[..],
+            &escape(&self.lower),
+            b",upperdir=",
+            &escape(&self.dir.join("upper")),
+            b",workdir=",
+            &escape(&self.dir.join("work")),
+        ]
+        .concat();
+        let merged = self.merged();
+        mount(
+            Some("overlay"),
+            &merged,
+            Some("overlay"),
+            MsFlags::empty(),
+            Some(options.as_slice()),
+        )
+        .with_context(|| format!("can't mount the root filesystem at {}", merged.display()))
+    }
+
+    /// Unmounts it. One that is not mounted is no error. Equivalent to: `umount --lazy MERGED`.
+    pub(crate) fn unmount(&self) -> anyhow::Result<()> {
+        let merged = self.merged();
+        match umount2(&merged, MntFlags::MNT_DETACH) {
+            // EINVAL: not mounted.
+            Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(errno).with_context(|| format!("can't unmount {}", merged.display())),
+        }
+    }
+
+    /// Removes its directories. Unmount it first.
+    pub(crate) fn remove(&self) -> anyhow::Result<()> {
+        // Never recursively: were it still mounted, that would empty the container, volumes and all.
+        match fs::remove_dir(self.merged()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("can't remove {}", self.merged().display()))
+            }
+            _ => remove_tree(&self.dir),
+        }
+    }
+
+    /// Makes the directory `path` in the mounted root, as seen from inside: a link in the image
+    /// can't lead it out. Equivalent to: `chroot MERGED mkdir -p PATH`.
+    pub(crate) fn make_dir_inside(&self, path: &Path) -> anyhow::Result<()> {
+        let what = || format!("can't make {} in the container", path.display());
+        let mut made = PathBuf::from("/");
+        for part in path.components().skip(1) {
+            let parent = self
+                .open_inside(&made, OFlags::DIRECTORY)
+                .with_context(what)?;
+            match mkdirat(&parent, part.as_os_str(), Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno).with_context(what),
+            }
+            made.push(part);
+        }
+        self.open_inside(&made, OFlags::DIRECTORY)
+            .with_context(what)
+            .map(drop)
+    }
+
+    /// Removes `path` if it is a link to nothing, as `/etc/resolv.conf` of a system with systemd is: no
+    /// file can be bound over it.
+    pub(crate) fn drop_dangling_link(&self, path: &Path) -> anyhow::Result<()> {
+        let what = || format!("can't replace {} in the container", path.display());
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Ok(());
+        };
+        let Err(Errno::NOENT) = self.open_inside(path, OFlags::empty()) else {
+            return Ok(());
+        };
+        let removed = match self.open_inside(parent, OFlags::DIRECTORY) {
+            Ok(parent) => unlinkat(parent, name, AtFlags::empty()),
+            Err(errno) => Err(errno),
+        };
+        match removed {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno).with_context(what),
+        }
+    }
+
+    /// Opens a path as a process in the container would find it.
+    fn open_inside(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        let root = rustix::fs::open(self.merged(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        openat2(
+            root,
+            path,
+            flags | OFlags::PATH | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT,
+        )
+    }
+}
+
+/// Directories that were missing and have been made on the host, so that they can be taken back.
+#[derive(Debug, Default)]
+pub(crate) struct MadeDirs(Vec<PathBuf>);
+
+impl MadeDirs {
+    /// Makes `path`, with those above it, unless something is there.
+    pub(crate) fn make(&mut self, path: &Path) -> anyhow::Result<()> {
+        let there = |path: &Path| rustix::fs::statat(CWD, path, AtFlags::empty()).is_ok();
+        let mut missing: Vec<_> = path.ancestors().take_while(|path| !there(path)).collect();
+        while let Some(path) = missing.pop() {
+            fs::create_dir(path)
+                .with_context(|| format!("can't create volume directory {}", path.display()))?;
+            self.0.push(path.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Removes what was made, except what has been filled since.
+    pub(crate) fn take_back(self) {
+        for path in self.0.into_iter().rev() {
+            // Not empty means that somebody has found a use for it.
+            let _ = fs::remove_dir(path);
+        }
+    }
+}
+
+/// Overlayfs splits its options at `,` and lower directories at `:`.
+fn escape(path: &Path) -> Vec<u8> {
+    let mut escaped = Vec::new();
+    for &byte in path.as_os_str().as_bytes() {
+        if matches!(byte, b'\\' | b',' | b':') {
+            escaped.push(b'\\');
+        }
+        escaped.push(byte);
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn separators_in_paths_are_escaped() {
+        assert_eq!(escape(Path::new(r"/a:b,c\d")), br"/a\:b\,c\\d");
+    }
+
+    #[test]
+    fn mounts_writes_and_goes() {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: mounting needs root");
+            return;
+        }
+        let dir = TempDir::new().unwrap();
+        let lower = dir.path().join("low:er,1");
+        fs::create_dir(&lower).unwrap();
+        fs::write(lower.join("motd"), "image").unwrap();
+        symlink("/outside", lower.join("link")).unwrap();
+        let overlay = Overlay::new(lower.clone(), dir.path().join("o"));
+        overlay.mount().unwrap();
+        fs::write(overlay.merged().join("motd"), "container").unwrap();
+        assert_eq!(fs::read_to_string(lower.join("motd")).unwrap(), "image");
+        assert!(overlay.remove().is_err(), "not while it is mounted");
+        assert!(overlay.merged().join("motd").exists());
+
+        overlay.make_dir_inside(Path::new("/a/b")).unwrap();
+        assert!(overlay.merged().join("a/b").is_dir());
+        assert!(overlay.make_dir_inside(Path::new("/link/x")).is_err());
+        assert!(!Path::new("/outside").exists());
+
+        overlay.drop_dangling_link(Path::new("/motd")).unwrap();
+        overlay.drop_dangling_link(Path::new("/link")).unwrap();
+        overlay.drop_dangling_link(Path::new("/no/such")).unwrap();
+        assert!(overlay.merged().join("motd").exists());
+        assert!(!overlay.merged().join("link").is_symlink());
+
+        overlay.unmount().unwrap();
+        overlay.unmount().unwrap();
+        overlay.remove().unwrap();
+        overlay.remove().unwrap();
+        assert!(!dir.path().join("o").exists());
+    }
+
+    #[test]
+    fn made_directories_can_be_taken_back() {
+        let dir = TempDir::new().unwrap();
+        let mut made = MadeDirs::default();
+        made.make(&dir.path().join("a/b/c")).unwrap();
+        made.make(dir.path()).unwrap();
+        fs::write(dir.path().join("a/kept"), "").unwrap();
+        made.take_back();
+        assert!(dir.path().join("a/kept").exists());
+        assert!(!dir.path().join("a/b").exists());
+    }
+}

@@ -1,0 +1,262 @@
+//! The embedded runtime: youki's libcontainer.
+//!
+//! It clones processes that go on running Rust code, so it may be called only while this process has
+//! a single thread. The supervisor does so, before it starts its own threads.
+
+use std::{
+    fs::{self, File},
+    io::{ErrorKind, PipeReader, PipeWriter, Read, Write, pipe},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::{net::UnixListener, process::CommandExt},
+    },
+    path::Path,
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow};
+use libcontainer::{
+    container::{Container, builder::ContainerBuilder},
+    oci_spec::runtime::Spec,
+    syscall::syscall::SyscallType,
+    workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError},
+};
+use rustix::process::{Signal, set_parent_process_death_signal};
+
+use super::{Failure, Stdio, bundle::cgroup};
+use crate::container::{
+    Id,
+    control::receive_file,
+    process::{Process, ProcessHandle},
+    store::remove_tree,
+};
+
+const CONSOLE_SOCKET: &str = "console.sock";
+const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+
+/// A container that is complete but for its program, which waits to be started.
+#[derive(Debug)]
+pub(crate) struct Created {
+    container: Container,
+    pid: i32,
+    failure: PipeReader,
+}
+
+impl Created {
+    /// Its first process, a child of ours.
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Starts the program. Returns when it runs, or with a [`Failure`] when it can't.
+    pub(crate) fn start(mut self) -> anyhow::Result<()> {
+        self.container
+            .start()
+            .context("can't start the container")?;
+        // The other end closes when the program is executed, or says why it can't be.
+        let mut text = String::new();
+        self.failure
+            .read_to_string(&mut text)
+            .context("can't hear the container")?;
+        match text.split_once(' ') {
+            Some((code, message)) => {
+                let exit_code = code
+                    .parse()
+                    .context("the container failed without saying how")?;
+                Err(Failure {
+                    exit_code,
+                    message: message.to_owned(),
+                }
+                .into())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// The runtime is there.
+pub(crate) fn check() -> anyhow::Result<()> {
+    Ok(())
+}
+
+/// Makes the container described by `bundle`, and its terminal if it gets one.
+pub(crate) fn create(
+    id: &Id,
+    bundle: &Path,
+    state_root: &Path,
+    stdio: Stdio,
+) -> anyhow::Result<(Created, Option<OwnedFd>)> {
+    let (failure, failed) = pipe().context("can't make a pipe")?;
+    let this = Process::current()?
+        .open()?
+        .context("this process is gone")?;
+    let builder = ContainerBuilder::new(id.as_str().to_owned(), SyscallType::default())
+        .with_executor(Launcher {
+            failed: Arc::new(failed),
+            supervisor: Arc::new(this),
+        })
+        .with_root_path(state_root)
+        .context("can't use the runtime's state directory")?;
+    let (builder, console) = match stdio {
+        Stdio::Terminal => {
+            let console = listen(bundle)?;
+            (
+                builder.with_console_socket(Some(bundle.join(CONSOLE_SOCKET))),
+                Some(console),
+            )
+        }
+        Stdio::Files {
+            stdin,
+            stdout,
+            stderr,
+        } => (
+            builder
+                .with_stdin(stdin)
+                .with_stdout(stdout)
+                .with_stderr(stderr),
+            None,
+        ),
+    };
+    // No systemd: the cgroups are made directly, whatever manages the others.
+    let container = builder
+        .as_init(bundle)
+        .with_systemd(false)
+        .with_detach(true)
+        .build()
+        .context("can't create the container")?;
+    let pid = container
+        .pid()
+        .ok_or_else(|| anyhow!("the container has no process"))?
+        .as_raw();
+    let terminal = console.as_ref().map(accept_terminal).transpose()?;
+    Ok((
+        Created {
+            container,
+            pid,
+            failure,
+        },
+        terminal,
+    ))
+}
+
+/// Removes the runtime's state and cgroups, and kills what is left in them. Nothing there is no error.
+pub(crate) fn delete(id: &Id, state_root: &Path) -> anyhow::Result<()> {
+    let dir = state_root.join(id.as_str());
+    if dir.is_dir() {
+        // State that can't be read is from a runtime killed while it wrote; what it had made is removed below.
+        if let Ok(mut container) = Container::load(dir.clone()) {
+            container
+                .delete(true)
+                .context("can't delete the container")?;
+        }
+        remove_tree(&dir)?;
+    }
+    remove_cgroups(id)
+}
+
+/// The runtime removes what it remembers; this removes what it forgot.
+fn remove_cgroups(id: &Id) -> anyhow::Result<()> {
+    let name = cgroup(id);
+    let hierarchies = match fs::read_dir(CGROUP_ROOT) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("can't read {CGROUP_ROOT}")),
+    };
+    // One level down for version 1, at the top for version 2.
+    let mut places = vec![Path::new(CGROUP_ROOT).to_owned()];
+    for entry in hierarchies {
+        places.push(
+            entry
+                .with_context(|| format!("can't read {CGROUP_ROOT}"))?
+                .path(),
+        );
+    }
+    for place in places {
+        let path = place.join(&name);
+        match fs::remove_dir(&path) {
+            Err(error)
+                if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
+                return Err(error)
+                    .with_context(|| format!("can't remove cgroup {}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn listen(bundle: &Path) -> anyhow::Result<UnixListener> {
+    let what = || format!("can't listen in {}", bundle.display());
+    // A socket's path may have 108 bytes at most; the bundle's own may be longer.
+    let dir = File::open(bundle).with_context(what)?;
+    let short = format!("/proc/self/fd/{}/{CONSOLE_SOCKET}", dir.as_raw_fd());
+    let listener = UnixListener::bind(short).with_context(what)?;
+    listener.set_nonblocking(true).with_context(what)?;
+    Ok(listener)
+}
+
+/// The container connected while it was created, so there is no waiting.
+fn accept_terminal(listener: &UnixListener) -> anyhow::Result<OwnedFd> {
+    let (stream, _) = listener
+        .accept()
+        .context("the container did not offer its terminal")?;
+    receive_file(&stream)?.ok_or_else(|| anyhow!("the container offered no terminal"))
+}
+
+/// The last of our code that runs in the container.
+#[derive(Clone, Debug)]
+struct Launcher {
+    failed: Arc<PipeWriter>,
+    supervisor: Arc<ProcessHandle>,
+}
+
+impl Executor for Launcher {
+    /// Runs before the container counts as created, with its final identity: from here on it dies with
+    /// its supervisor. (The kernel forgets this when the identity changes, so not earlier.)
+    fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
+        let tied = set_parent_process_death_signal(Some(Signal::KILL))
+            .context("can't tie the container to its supervisor")
+            .and_then(|()| {
+                // It may have been killed just before, and then no signal comes.
+                match self.supervisor.wait(Duration::ZERO)? {
+                    true => Err(anyhow!("the supervisor is gone")),
+                    false => Ok(()),
+                }
+            });
+        tied.map_err(|error| ExecutorValidationError::ArgValidationError(format!("{error:#}")))
+    }
+
+    /// [`Executor::exec`] gives the program its variables; ours need not change.
+    fn setup_envs(
+        &self,
+        _: std::collections::HashMap<String, String>,
+    ) -> Result<(), ExecutorSetEnvsError> {
+        Ok(())
+    }
+
+    fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        let process = spec.process().as_ref().ok_or(ExecutorError::InvalidArg)?;
+        let args = process.args().as_deref().unwrap_or_default();
+        let (program, args) = args.split_first().ok_or(ExecutorError::InvalidArg)?;
+        let env = process.env().as_deref().unwrap_or_default();
+        // `exec` searches the new PATH, and resets the signal mask and the SIGPIPE that Rust ignores.
+        let error = Command::new(program)
+            .args(args)
+            .env_clear()
+            .envs(env.iter().filter_map(|variable| variable.split_once('=')))
+            .exec();
+        let exit_code = if error.kind() == ErrorKind::NotFound {
+            127
+        } else {
+            126
+        };
+        let message = format!("{exit_code} can't execute `{program}`: {error}");
+        (&*self.failed)
+            .write_all(message.as_bytes())
+            .map_err(|error| ExecutorError::Other(error.to_string()))?;
+        std::process::exit(exit_code)
+    }
+}

@@ -1,0 +1,143 @@
+//! Ends containers and removes them, whether or not their supervisor still lives.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use rustix::process::Signal;
+
+use super::{
+    NetworkFactory,
+    name::Id,
+    process::{Process, ProcessHandle},
+    record::{Record, Status},
+    store::{Containers, Locked},
+    teardown::teardown,
+};
+
+/// How long a supervisor may take to take a dead container down, and a command to start its supervisor.
+const SUPERVISOR_WAIT_MAX: Duration = Duration::from_secs(60);
+const START_POLL: Duration = Duration::from_millis(20);
+
+/// Stops a container: SIGTERM, then SIGKILL after `timeout`. Returns when its processes are dead and
+/// it is taken down, by its supervisor or, if that was killed, here. One that has ended is no error.
+///
+/// `None` if the container removed itself when it ended.
+pub fn stop(
+    containers: &Containers,
+    id: &Id,
+    timeout: Duration,
+    make_network: &NetworkFactory<'_>,
+) -> anyhow::Result<Option<Record>> {
+    Ok(stop_and_keep(containers, id, timeout, make_network)?.map(|locked| locked.record))
+}
+
+/// Removes a container with its record, log and files. One that runs is refused, or killed if `force`.
+/// One that is gone already is no error.
+pub fn remove(
+    containers: &Containers,
+    id: &Id,
+    force: bool,
+    make_network: &NetworkFactory<'_>,
+) -> anyhow::Result<()> {
+    if let Some(record) = containers.load(id)?
+        && !force
+    {
+        match record.status() {
+            Status::Exited => {}
+            status @ (Status::Created | Status::Running) => {
+                bail!(
+                    "container {} is {status}: stop it first, or remove it by force",
+                    record.name
+                )
+            }
+        }
+    }
+    match stop_and_keep(containers, id, Duration::ZERO, make_network)? {
+        Some(locked) => containers.forget(locked),
+        None => Ok(()),
+    }
+}
+
+/// Takes down every container that has ended and whose supervisor was killed before it could do so.
+/// Returns them; what goes wrong with one does not keep the others.
+pub fn tidy(
+    containers: &Containers,
+    make_network: &NetworkFactory<'_>,
+) -> anyhow::Result<Vec<anyhow::Result<Record>>> {
+    let mut tidied = Vec::new();
+    for record in containers.list()?.records {
+        if record.is_abandoned() && !record.init_is_alive() {
+            tidied.extend(stop(containers, &record.id, Duration::ZERO, make_network).transpose());
+        }
+    }
+    Ok(tidied)
+}
+
+/// Stops a container and keeps the lock on what is left of it.
+fn stop_and_keep(
+    containers: &Containers,
+    id: &Id,
+    timeout: Duration,
+    make_network: &NetworkFactory<'_>,
+) -> anyhow::Result<Option<Locked>> {
+    let deadline = Instant::now() + SUPERVISOR_WAIT_MAX;
+    loop {
+        // While its supervisor starts it or takes it down, that one holds the lock.
+        let Some(mut locked) = containers.lock(id)? else {
+            return Ok(None);
+        };
+        let record = &mut locked.record;
+        let init = record.init.map(Process::open).transpose()?.flatten();
+        let Some(supervisor) = record.supervisor.open()? else {
+            if record.torn_down {
+                return Ok(Some(locked));
+            }
+            // Nobody else needs the lock now.
+            end(record, init.as_ref(), timeout)?;
+            let torn_down = teardown(containers, record, make_network);
+            record.set_exited(None);
+            locked.save()?;
+            torn_down?;
+            return Ok(Some(locked));
+        };
+        let record = record.clone();
+        drop(locked);
+        end(&record, init.as_ref(), timeout)?;
+        let (name, process) = (&record.name, record.supervisor.pid);
+        let started = record.init.is_some();
+        if started {
+            if !supervisor.wait(SUPERVISOR_WAIT_MAX)? {
+                bail!(
+                    "container {name} is dead, but its supervisor (process {process}) has not taken it down \
+                     for {} s: kill that process and try again",
+                    SUPERVISOR_WAIT_MAX.as_secs()
+                );
+            }
+        } else if Instant::now() > deadline {
+            bail!(
+                "container {name} is still being made by process {process}: kill that process and try again"
+            );
+        } else {
+            thread::sleep(START_POLL);
+        }
+    }
+}
+
+fn end(record: &Record, init: Option<&ProcessHandle>, timeout: Duration) -> anyhow::Result<()> {
+    let Some(init) = init else {
+        return Ok(());
+    };
+    let name = &record.name;
+    if !timeout.is_zero() {
+        init.signal(Signal::TERM)
+            .with_context(|| format!("can't stop container {name}"))?;
+    }
+    if !init.wait(timeout)? {
+        init.signal(Signal::KILL)
+            .with_context(|| format!("can't kill container {name}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,192 @@
+//! The process that watches over one container: this program, executed again.
+
+use std::{env, os::fd::OwnedFd, path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use rustix::process::setsid;
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2},
+    iterator::Signals,
+};
+
+use super::{
+    NetworkFactory,
+    bring_up::{Running, bring_up},
+    control::{Control, Hello, Report, brief},
+    name::Id,
+    overlay::MadeDirs,
+    process::Process,
+    record::Record,
+    runtime::Failure,
+    store::{Containers, Locked},
+    teardown::teardown,
+    watch::{Ended, watch},
+};
+
+/// The hidden subcommand. Its arguments: root, run root, id. Its standard input: the control line.
+pub(crate) const SUPERVISE: &str = "__supervise";
+
+/// Signals that are passed on to the container.
+pub(crate) const PASSED_ON: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
+
+/// Call this first thing in `main`, before any thread is started: does the work of a hidden subcommand
+/// if the arguments name one, and answers what to exit with.
+pub fn reexec(make_network: &NetworkFactory<'_>) -> Option<ExitCode> {
+    let mut args = env::args_os().skip(1);
+    if args.next()? != SUPERVISE {
+        return None;
+    }
+    let mut path = || {
+        args.next()
+            .map(PathBuf::from)
+            .context("an argument is missing")
+    };
+    let mut supervised = || -> anyhow::Result<()> {
+        let (root, run_root, id) = (path()?, path()?, path()?);
+        let id = id.to_str().unwrap_or_default().parse()?;
+        supervise(&Containers::open(&root, &run_root)?, &id, make_network)
+    };
+    // Whatever could be said was said over the control line.
+    Some(if supervised().is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn supervise(
+    containers: &Containers,
+    id: &Id,
+    make_network: &NetworkFactory<'_>,
+) -> anyhow::Result<()> {
+    let control = Control::from_stdin()?;
+    // From here on a signal waits until there is a container to pass it on to.
+    let prepared = Signals::new(PASSED_ON.iter().chain([&SIGPIPE]))
+        .context("can't handle signals")
+        .and_then(|signals| {
+            setsid().context("can't start a session")?;
+            Ok(signals)
+        });
+    let started = prepared.and_then(|signals| {
+        let (hello, stdin) = control.receive::<Hello>()?.context("the command is gone")?;
+        start(containers, id, make_network, &control, (hello, stdin))
+            .map(|started| (signals, started))
+    });
+    match started {
+        Ok((signals, (record, running))) => see_to_the_end(
+            containers,
+            &record,
+            running,
+            signals,
+            &control,
+            make_network,
+        ),
+        Err(error) => {
+            let failed = Report::Failed {
+                exit_code: error
+                    .downcast_ref()
+                    .map(|failure: &Failure| failure.exit_code),
+                message: brief(&error),
+            };
+            // Nobody may be left to hear it.
+            control.send(&failed, None::<OwnedFd>)?;
+            Err(error)
+        }
+    }
+}
+
+/// Starts the container and says so; or undoes everything, its record included.
+fn start(
+    containers: &Containers,
+    id: &Id,
+    make_network: &NetworkFactory<'_>,
+    control: &Control,
+    hello: (Hello, Option<OwnedFd>),
+) -> anyhow::Result<(Record, Running)> {
+    let mut locked = containers
+        .lock(id)?
+        .with_context(|| format!("no container {id}"))?;
+    locked.record.supervisor = Process::current()?;
+    locked.save()?;
+    let mut made_dirs = MadeDirs::default();
+    let running = bring_up(containers, &mut locked, make_network, &mut made_dirs, hello).and_then(
+        |mut running| {
+            // A detached container's terminal stays here and feeds the log.
+            let detached = locked.record.spec.detached;
+            let terminal = if detached {
+                None
+            } else {
+                running.terminal.take()
+            };
+            control.send(&Report::Running, terminal)?;
+            Ok(running)
+        },
+    );
+    match running {
+        Ok(running) => Ok((locked.record.clone(), running)),
+        Err(error) => Err(match undo(containers, locked, make_network) {
+            Ok(()) => {
+                made_dirs.take_back();
+                error
+            }
+            Err(undo) => error.context(format!("{undo:#}; it failed because")),
+        }),
+    }
+}
+
+fn undo(
+    containers: &Containers,
+    mut locked: Locked,
+    make_network: &NetworkFactory<'_>,
+) -> anyhow::Result<()> {
+    let torn_down = teardown(containers, &mut locked.record, make_network);
+    if torn_down.is_ok() {
+        return containers.forget(locked);
+    }
+    locked.record.set_exited(None);
+    locked.save()?;
+    torn_down
+}
+
+/// Waits for the container's end and takes it down.
+fn see_to_the_end(
+    containers: &Containers,
+    record: &Record,
+    running: Running,
+    signals: Signals,
+    control: &Control,
+    make_network: &NetworkFactory<'_>,
+) -> anyhow::Result<()> {
+    let ended = watch(record, running, signals, control);
+    let taken_down = finish(containers, &record.id, &ended, make_network);
+    let Ended {
+        exit_code,
+        mut trouble,
+    } = ended;
+    trouble.extend(taken_down.as_ref().err().map(brief));
+    let trouble = (!trouble.is_empty()).then(|| trouble.join("; "));
+    // The command may be gone: always if the container is detached. The record says the same.
+    let _ = control.send(&Report::Exited { exit_code, trouble }, None::<OwnedFd>);
+    taken_down
+}
+
+fn finish(
+    containers: &Containers,
+    id: &Id,
+    ended: &Ended,
+    make_network: &NetworkFactory<'_>,
+) -> anyhow::Result<()> {
+    let Some(mut locked) = containers.lock(id)? else {
+        return Ok(());
+    };
+    let torn_down = teardown(containers, &mut locked.record, make_network);
+    locked.record.set_exited(Some(ended.exit_code));
+    if locked.record.spec.auto_remove && torn_down.is_ok() {
+        return containers.forget(locked);
+    }
+    let trouble = ended.trouble.iter().chain(&locked.record.error);
+    let trouble: Vec<_> = trouble.map(String::as_str).collect();
+    locked.record.error = (!trouble.is_empty()).then(|| trouble.join("; "));
+    locked.save()?;
+    torn_down
+}

@@ -1,0 +1,304 @@
+//! Engine: a store and an executor, and one transaction at a time between them.
+
+mod error;
+mod mind;
+#[cfg(test)]
+mod tests;
+
+pub use error::EngineError;
+
+use std::collections::BTreeSet;
+
+use mydocker_core::{
+    Entry, ErrorKind, Executor, Facts, Failure, OnFailure, OpError, Outcome, Plan, Recorder,
+    Request, State, Step, Transaction, drive,
+};
+
+use crate::store::{Access, Options, Roots, Store, StoreError};
+use mind::{Mind, Willing};
+
+/// Carries out requests. The lock is held for the time of one call, and each call reads the
+/// state anew: others may have changed it since.
+#[derive(Debug)]
+pub struct Engine<X> {
+    roots: Roots,
+    options: Options,
+    executor: X,
+}
+
+/// A request that was carried out.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Done {
+    /// What was done.
+    pub plan: Plan,
+    /// How it ended: [`Outcome::Committed`].
+    pub outcome: Outcome,
+    /// How it ended with what earlier commands had left to do, oldest first.
+    pub recovered: Vec<Outcome>,
+}
+
+/// The state at one moment, and the definitions that could not be read.
+#[derive(Debug)]
+pub struct View {
+    /// What is wanted.
+    pub state: State,
+    /// Why some networks are missing from it.
+    pub damaged: Vec<StoreError>,
+}
+
+impl View {
+    fn of(roots: &Roots, options: &Options) -> Result<Self, EngineError> {
+        let store = Store::open_with(roots, Access::Read, options)?;
+        let (state, damaged) = store.into_parts();
+        Ok(Self { state, damaged })
+    }
+}
+
+impl<X: Executor> Engine<X> {
+    /// An engine on the store below `roots`, whose ops go to `executor`. Opens nothing yet.
+    pub fn open(roots: Roots, executor: X) -> Self {
+        Self::with_options(roots, Options::default(), executor)
+    }
+
+    /// [`open`](Self::open), with other options for the store.
+    pub fn with_options(roots: Roots, options: Options, executor: X) -> Self {
+        Self {
+            roots,
+            options,
+            executor,
+        }
+    }
+
+    /// The executor, when nothing is left to be done.
+    pub fn into_executor(self) -> X {
+        self.executor
+    }
+
+    /// The executor.
+    pub fn executor(&mut self) -> &mut X {
+        &mut self.executor
+    }
+
+    /// Carries out a request, after whatever a dead process left to be done.
+    ///
+    /// # Errors
+    /// It was not carried out; [`EngineError::exit_code`] says what the kernel holds.
+    pub fn apply(&mut self, request: &Request) -> Result<Done, EngineError> {
+        let (mut store, recovered) = self.begin()?;
+        if let Request::Attach(spec) = request
+            && !self.executor.is_alive(&spec.netns)
+        {
+            return Err(EngineError::NoNamespace(spec.netns.clone()));
+        }
+        let facts = self.facts(store.state(), request)?;
+        let plan = store.state().plan(&facts, request)?;
+        self.finish(&mut store, plan, recovered)
+    }
+
+    /// Makes the kernel hold what the state wants.
+    ///
+    /// # Errors
+    /// It does not, or not all of it; [`EngineError::exit_code`] says what it holds.
+    pub fn repair(&mut self) -> Result<Done, EngineError> {
+        let (mut store, recovered) = self.begin()?;
+        let plan = repair_plan(&mut self.executor, store.state())?;
+        self.finish(&mut store, plan, recovered)
+    }
+
+    /// What [`apply`](Self::apply) would do. Writes nothing and makes no file, and needs no more
+    /// rights than reading does. What a dead process left counts as dealt with; where the
+    /// executor can't look at the host, nothing is in the way there.
+    ///
+    /// # Errors
+    /// It can't be done, or the state could not be read.
+    pub fn plan(&mut self, request: &Request) -> Result<Plan, EngineError> {
+        let mut mind = self.imagine()?;
+        self.plan_next(&mut mind, request)
+    }
+
+    /// [`plan`](Self::plan) for requests one after the other, each as if those before it had been
+    /// carried out.
+    ///
+    /// # Errors
+    /// One of them can't be done, or the state could not be read.
+    pub fn plan_all(&mut self, requests: &[Request]) -> Result<Vec<Plan>, EngineError> {
+        let mut mind = self.imagine()?;
+        let plans = requests
+            .iter()
+            .map(|request| self.plan_next(&mut mind, request));
+        plans.collect()
+    }
+
+    /// What [`repair`](Self::repair) would do. Writes nothing and makes no file.
+    ///
+    /// # Errors
+    /// The state or the kernel could not be read.
+    pub fn plan_repair(&mut self) -> Result<Plan, EngineError> {
+        let mind = self.imagine()?;
+        repair_plan(&mut self.executor, &mind.state)
+    }
+
+    /// The state as it is now. Makes no file, and waits for a writer to end.
+    ///
+    /// # Errors
+    /// The state could not be read.
+    pub fn view(&self) -> Result<View, EngineError> {
+        View::of(&self.roots, &self.options)
+    }
+
+    /// [`view`](Self::view), for those who have no executor.
+    ///
+    /// # Errors
+    /// The state could not be read.
+    pub fn look(roots: &Roots) -> Result<View, EngineError> {
+        View::of(roots, &Options::default())
+    }
+
+    /// The state as recovering would leave it.
+    fn imagine(&self) -> Result<Mind, EngineError> {
+        let mut mind = Mind {
+            state: self.view()?.state,
+            forwarding: BTreeSet::new(),
+        };
+        recover(&mut Willing, &mut mind)?;
+        Ok(mind)
+    }
+
+    fn plan_next(&mut self, mind: &mut Mind, request: &Request) -> Result<Plan, EngineError> {
+        let mut facts = match self.facts(&mind.state, request) {
+            Err(EngineError::Host(_)) => Facts::default(),
+            facts => facts?,
+        };
+        facts.forwarding.extend(&mind.forwarding);
+        let plan = mind.state.plan(&facts, request)?;
+        run(&mut Transaction::begin(plan.clone()), &mut Willing, mind)?;
+        Ok(plan)
+    }
+
+    fn begin(&mut self) -> Result<(Store, Vec<Outcome>), EngineError> {
+        let mut store = Store::open_with(&self.roots, Access::Write, &self.options)?;
+        let recovered = recover(&mut self.executor, &mut store)
+            .map_err(|error| EngineError::Interrupted { error, again: None })?;
+        Ok((store, recovered))
+    }
+
+    fn facts(&mut self, state: &State, request: &Request) -> Result<Facts, EngineError> {
+        self.executor.attend(state);
+        if state.needs_facts(request) {
+            return self.executor.facts().map_err(EngineError::Host);
+        }
+        let mut facts = Facts::default();
+        if let Request::Detach(id) = request
+            && let Some(endpoint) = state.endpoint(id)
+        {
+            facts.sandbox_gone = !self.executor.is_alive(&endpoint.netns);
+        }
+        Ok(facts)
+    }
+
+    fn finish(
+        &mut self,
+        store: &mut Store,
+        plan: Plan,
+        recovered: Vec<Outcome>,
+    ) -> Result<Done, EngineError> {
+        let outcome = self.carry_out(store, plan.clone())?;
+        match outcome {
+            Outcome::Committed => Ok(Done {
+                plan,
+                outcome,
+                recovered,
+            }),
+            Outcome::RolledBack(failure) => Err(EngineError::RolledBack(failure.into())),
+            Outcome::Stranded { cause, left } => {
+                let cause = cause.into();
+                Err(EngineError::Stranded { cause, left })
+            }
+        }
+    }
+
+    /// Drives a plan to its end. When its end can't be recorded, what was done would be taken
+    /// back by the next command; better now, while somebody is told.
+    fn carry_out(&mut self, store: &mut Store, plan: Plan) -> Result<Outcome, EngineError> {
+        let on_failure = plan.on_failure;
+        let mut transaction = Transaction::begin(plan);
+        let error = match run(&mut transaction, &mut self.executor, store) {
+            Ok(outcome) => return Ok(outcome),
+            Err(error) => error,
+        };
+        if let Step::Record(Entry::Begin(_)) = transaction.poll() {
+            return Err(EngineError::Store(error));
+        }
+        let resumed = store
+            .reopen()
+            .and_then(|()| resume(&mut self.executor, store));
+        match resumed {
+            Ok(Some(Outcome::RolledBack(_))) => Err(EngineError::TakenBack(error)),
+            Ok(Some(Outcome::Stranded { left, .. })) if on_failure == OnFailure::Undo => {
+                let detail = error.to_string();
+                let kind = ErrorKind::InDoubt;
+                let error = OpError { kind, detail };
+                let cause = Failure { op: None, error }.into();
+                Err(EngineError::Stranded { cause, left })
+            }
+            Ok(Some(outcome)) => Ok(outcome),
+            Ok(None) => Err(EngineError::Interrupted { error, again: None }),
+            Err(again) => {
+                let again = Some(again.into());
+                Err(EngineError::Interrupted { error, again })
+            }
+        }
+    }
+}
+
+fn repair_plan(executor: &mut impl Executor, state: &State) -> Result<Plan, EngineError> {
+    executor.attend(state);
+    let facts = executor.facts().map_err(EngineError::Host)?;
+    let observed = executor
+        .observe(&state.netns())
+        .map_err(EngineError::Host)?;
+    Ok(state.repair(&facts, &observed))
+}
+
+/// Who remembers a state and takes entries into it.
+trait Memory: Recorder {
+    fn state(&self) -> &State;
+}
+
+impl Memory for Store {
+    fn state(&self) -> &State {
+        Self::state(self)
+    }
+}
+
+/// Finishes or undoes what a dead process began, then tries once more to remove what an earlier
+/// undo could not. How each of the two ended.
+fn recover<M: Memory>(
+    executor: &mut impl Executor,
+    memory: &mut M,
+) -> Result<Vec<Outcome>, M::Error> {
+    let mut outcomes = Vec::from_iter(resume(executor, memory)?);
+    if let Some(plan) = memory.state().sweep() {
+        outcomes.push(run(&mut Transaction::begin(plan), executor, memory)?);
+    }
+    Ok(outcomes)
+}
+
+fn resume<M: Memory>(
+    executor: &mut impl Executor,
+    memory: &mut M,
+) -> Result<Option<Outcome>, M::Error> {
+    let Some(mut transaction) = memory.state().pending().map(Transaction::resume) else {
+        return Ok(None);
+    };
+    run(&mut transaction, executor, memory).map(Some)
+}
+
+fn run<M: Memory>(
+    transaction: &mut Transaction,
+    executor: &mut impl Executor,
+    memory: &mut M,
+) -> Result<Outcome, M::Error> {
+    executor.attend(memory.state());
+    drive(transaction, executor, memory)
+}

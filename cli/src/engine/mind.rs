@@ -1,0 +1,59 @@
+//! What planning imagines: a state that nobody keeps, and a kernel where everything succeeds.
+
+use std::collections::BTreeSet;
+
+use mydocker_core::{
+    Damage, Entry, Executor, Facts, Family, Footprint, Netns, Object, Op, OpError, OpResult,
+    Recorder, State,
+};
+
+use super::Memory;
+
+/// A state that is gone when the process is.
+pub(super) struct Mind {
+    pub(super) state: State,
+    /// What the plans so far would have turned on, which the host itself can't tell yet.
+    pub(super) forwarding: BTreeSet<Family>,
+}
+
+impl Recorder for Mind {
+    type Error = Damage;
+
+    fn record(&mut self, entry: &Entry) -> Result<(), Damage> {
+        if let Entry::Begin(plan) = entry {
+            let families = plan.ops.iter().filter_map(|op| match op {
+                Op::Add(Object::Forwarding(forwarding)) => Some(forwarding.family),
+                Op::Add(_) | Op::Del(_) => None,
+            });
+            self.forwarding.extend(families);
+        }
+        self.state.absorb(entry)
+    }
+}
+
+impl Memory for Mind {
+    fn state(&self) -> &State {
+        &self.state
+    }
+}
+
+/// A kernel where everything succeeds.
+pub(super) struct Willing;
+
+impl Executor for Willing {
+    fn apply(&mut self, ops: &[Op]) -> Vec<OpResult> {
+        ops.iter().map(|_| Ok(())).collect()
+    }
+
+    fn observe(&mut self, _: &BTreeSet<Netns>) -> Result<Footprint, OpError> {
+        Ok(Footprint::new())
+    }
+
+    fn facts(&mut self) -> Result<Facts, OpError> {
+        Ok(Facts::default())
+    }
+
+    fn is_alive(&mut self, _: &Netns) -> bool {
+        true
+    }
+}

@@ -1,0 +1,349 @@
+//! Requests against a small model of the kernel, with crashes at every step.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mydocker_core::{AttachSpec, EndpointId, Footprint, Netns, NetworkName, NetworkSpec, PortSpec};
+
+use super::*;
+
+mod kernel;
+
+use kernel::{Kernel, stays};
+
+struct Host {
+    dir: tempfile::TempDir,
+    kernel: Kernel,
+}
+
+impl Host {
+    fn new() -> Self {
+        let (dir, kernel) = (tempfile::tempdir().unwrap(), Kernel::default());
+        Self { dir, kernel }
+    }
+
+    fn roots(&self) -> Roots {
+        let (root, run_root) = (self.dir.path().join("lib"), self.dir.path().join("run"));
+        Roots { root, run_root }
+    }
+
+    fn engine(&self) -> Engine<Kernel> {
+        Engine::open(self.roots(), self.kernel.clone())
+    }
+
+    fn apply(&self, request: &Request) -> Result<Done, EngineError> {
+        self.engine().apply(request)
+    }
+
+    fn state(&self) -> State {
+        self.engine().view().unwrap().state
+    }
+
+    fn definition(&self, name: &str) -> PathBuf {
+        self.dir
+            .path()
+            .join("lib/network")
+            .join(format!("{name}.json"))
+    }
+
+    /// Kernel, state and definitions say the same, but for forwarding and settings, which stay.
+    fn agrees(&self) {
+        let state = self.state();
+        assert!(state.pending().is_none() && state.debris().is_empty());
+        let but = |all: Footprint| Footprint::from_iter(all.into_iter().filter(|o| !stays(o)));
+        assert_eq!(but(self.kernel.objects()), but(state.footprint()));
+        for name in ["net", "other"] {
+            let known = state.network(&network(name)).is_some();
+            assert_eq!(self.definition(name).exists(), known, "{name}");
+        }
+    }
+
+    /// Lets a process die after so many ops; whether it did.
+    fn dies_after(&self, life: usize, request: &Request) -> bool {
+        self.kernel.inside().life = Some(life);
+        let mut engine = self.engine();
+        let died = std::thread::scope(|scope| {
+            let run = scope.spawn(|| engine.apply(request).map(|_| ()));
+            run.join().is_err()
+        });
+        self.kernel.inside().life = None;
+        died
+    }
+}
+
+fn network(name: &str) -> NetworkName {
+    name.parse().unwrap()
+}
+
+fn create(name: &str) -> Request {
+    Request::CreateNetwork(NetworkSpec::new(network(name)))
+}
+
+fn remove(name: &str) -> Request {
+    Request::RemoveNetwork(network(name))
+}
+
+fn netns(container: &str) -> Netns {
+    format!("/run/netns/{container}").parse().unwrap()
+}
+
+fn attach(container: &str, ports: &[&str]) -> Request {
+    let container_name = container.parse().unwrap();
+    let mut spec = AttachSpec::new(network("net"), container_name, netns(container));
+    spec.ports = ports
+        .iter()
+        .map(|port| port.parse::<PortSpec>().unwrap())
+        .collect();
+    Request::Attach(spec)
+}
+
+fn detach(container: &str) -> Request {
+    let (network, container) = (network("net"), container.parse().unwrap());
+    Request::Detach(EndpointId { network, container })
+}
+
+#[test]
+fn a_life_leaves_nothing() {
+    let host = Host::new();
+    for request in [
+        create("net"),
+        attach("web", &["8080:80"]),
+        attach("db", &[]),
+        create("other"),
+    ] {
+        let planned = host.engine().plan(&request).unwrap();
+        let done = host.apply(&request).unwrap();
+        assert_eq!((done.plan, done.outcome), (planned, Outcome::Committed));
+        assert!(done.recovered.is_empty());
+        host.agrees();
+    }
+    assert_eq!(host.kernel.inside().looked, 4, "attaching looks at nothing");
+    assert!(host.engine().plan_repair().unwrap().ops.is_empty());
+    for request in [detach("web"), remove("other"), detach("db"), remove("net")] {
+        host.apply(&request).unwrap();
+        host.agrees();
+    }
+    assert_eq!(host.state().footprint(), Footprint::new());
+}
+
+#[test]
+fn several_are_planned_as_if_one_after_the_other() {
+    let host = Host::new();
+    let requests = [
+        create("net"),
+        attach("web", &["80:80"]),
+        create("other"),
+        detach("web"),
+    ];
+    let planned = host.engine().plan_all(&requests).unwrap();
+    assert!(host.kernel.objects().is_empty());
+    let done = requests.map(|request| host.apply(&request).unwrap().plan);
+    assert_eq!(planned, done);
+    let error = host.engine().plan_all(&[remove("net"), attach("web", &[])]);
+    assert!(matches!(error, Err(EngineError::Rejected(_))));
+}
+
+#[test]
+fn a_dry_run_needs_nothing_and_makes_nothing() {
+    let host = Host::new();
+    let plan = host.engine().plan(&create("net")).unwrap();
+    assert!(!plan.ops.is_empty());
+    assert_eq!(host.engine().view().unwrap().state.networks().count(), 0);
+    assert_eq!(std::fs::read_dir(host.dir.path()).unwrap().count(), 0);
+    assert_eq!(host.kernel.inside().applied, 0);
+}
+
+#[test]
+fn rejections_touch_nothing() {
+    let host = Host::new();
+    host.apply(&create("net")).unwrap();
+    let applied = host.kernel.inside().applied;
+    for request in [create("net"), remove("nobody"), detach("nobody")] {
+        let error = host.apply(&request).unwrap_err();
+        assert!(matches!(error, EngineError::Rejected(_)), "{error}");
+        assert_eq!(error.exit_code(), 1);
+    }
+    assert_eq!(host.kernel.inside().applied, applied);
+}
+
+#[test]
+fn a_refusal_is_rolled_back() {
+    let host = Host::new();
+    host.kernel.inside().refused = vec!["AddAddress"];
+    let error = host.apply(&create("net")).unwrap_err();
+    assert!(matches!(error, EngineError::RolledBack(_)), "{error}");
+    assert_eq!(error.exit_code(), 3);
+    host.agrees();
+    assert!(host.kernel.objects().is_empty());
+}
+
+#[test]
+fn leftovers_are_named_and_swept_later() {
+    let host = Host::new();
+    host.kernel.inside().refused = vec!["AddAddress", "DeleteBridge"];
+    let error = host.apply(&create("net")).unwrap_err();
+    assert!(error.to_string().contains("DeleteBridge net"), "{error}");
+    assert_eq!(error.exit_code(), 4);
+    assert!(!host.definition("net").exists());
+    let error = host.apply(&create("other")).unwrap_err();
+    assert_eq!(error.exit_code(), 4, "{error}");
+    host.kernel.inside().refused.clear();
+    let done = host.apply(&create("net")).unwrap();
+    assert_eq!(done.recovered, [Outcome::Committed]);
+    host.agrees();
+}
+
+#[test]
+fn a_dead_container_leaves() {
+    let host = Host::new();
+    for request in [create("net"), attach("web", &["8080:80"])] {
+        host.apply(&request).unwrap();
+    }
+    for container in ["web", "db"] {
+        host.kernel.inside().dead.insert(netns(container));
+    }
+    let error = host.apply(&attach("db", &[])).unwrap_err();
+    assert!(matches!(error, EngineError::NoNamespace(_)), "{error}");
+    assert_eq!(error.exit_code(), 1);
+    host.apply(&detach("web")).unwrap();
+    host.agrees();
+}
+
+#[test]
+fn a_process_may_die_between_any_two_ops() {
+    let before = [create("net"), attach("web", &["8080:80"]), create("other")];
+    let requests = [
+        (3, attach("db", &["8081:80"])),
+        (3, detach("web")),
+        (3, remove("other")),
+        (1, attach("web", &[])),
+        (1, remove("net")),
+        (0, create("net")),
+    ];
+    for (given, request) in requests {
+        for life in 0.. {
+            let host = Host::new();
+            for request in &before[..given] {
+                host.apply(request).unwrap();
+            }
+            if !host.dies_after(life, &request) {
+                host.agrees();
+                break;
+            }
+            assert!(host.state().pending().is_some());
+            let dry = host.engine().plan(&create("new"));
+            let done = host.apply(&create("new")).unwrap();
+            assert_eq!(done.recovered.len(), 1, "{request:?} after {life} ops");
+            assert_eq!(done.plan, dry.unwrap());
+            host.agrees();
+        }
+    }
+}
+
+/// All ops are done, and the process died before or after the definition was brought in step,
+/// or while the end was written.
+#[test]
+fn a_process_may_die_between_the_steps_of_an_end() {
+    for (given, request) in [
+        (vec![], create("net")),
+        (vec![create("net")], remove("net")),
+    ] {
+        let host = Host::new();
+        for request in &given {
+            host.apply(request).unwrap();
+        }
+        let journal = host.dir.path().join("run/network/journal");
+        let definition = host.definition("net");
+        let before = std::fs::read(&definition).ok();
+        host.apply(&request).unwrap();
+        let after = std::fs::read(&definition).ok();
+        assert_ne!(before.is_some(), after.is_some());
+        let (whole, kernel) = (std::fs::read(&journal).unwrap(), host.kernel.objects());
+        let end = end_bytes(&Entry::End(Outcome::Committed));
+        for (definition_is, lost) in [(&before, end), (&after, end), (&after, 1)] {
+            std::fs::write(&journal, &whole[..whole.len() - lost]).unwrap();
+            host.kernel.inside().objects = kernel.clone();
+            match definition_is {
+                Some(text) => write_private(&definition, text),
+                None => std::fs::remove_file(&definition).unwrap_or_default(),
+            }
+            assert!(host.state().pending().is_some());
+            let error = host.apply(&remove("nobody")).unwrap_err();
+            assert!(matches!(error, EngineError::Rejected(_)), "{error}");
+            host.agrees();
+            assert!(host.kernel.objects().iter().all(stays));
+        }
+    }
+}
+
+/// How long an entry is in the journal: three words and JSON.
+fn end_bytes(entry: &Entry) -> usize {
+    12 + serde_json::to_vec(entry).unwrap().len()
+}
+
+fn write_private(path: &std::path::Path, bytes: &[u8]) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, bytes).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+#[test]
+fn what_cannot_be_recorded_is_taken_back() {
+    let host = Host::new();
+    host.apply(&create("other")).unwrap();
+    // The definition's place is taken: the end can't be kept, the way back can.
+    let place = host.definition("net");
+    let temporary = host.dir.path().join("lib/network/.new");
+    std::fs::create_dir(&temporary).unwrap();
+    let error = host.apply(&create("net")).unwrap_err();
+    assert!(matches!(error, EngineError::TakenBack(_)), "{error}");
+    assert_eq!(error.exit_code(), 3);
+    assert!(!place.exists());
+    host.agrees();
+    std::fs::remove_dir(&temporary).unwrap();
+    host.apply(&create("net")).unwrap();
+    host.agrees();
+}
+
+#[test]
+fn sixteen_at_a_time_lose_nothing() {
+    let host = Host::new();
+    host.apply(&create("net")).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..16 {
+            let mut engine = host.engine();
+            scope.spawn(move || {
+                for round in 0..4 {
+                    let (container, port) =
+                        (format!("c{thread}-{round}"), 8000 + thread * 4 + round);
+                    let port = format!("{port}:80");
+                    engine.apply(&attach(&container, &[&port])).unwrap();
+                    engine.view().unwrap();
+                    if round % 2 == 1 {
+                        engine.apply(&detach(&container)).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(host.state().endpoints().count(), 32);
+    host.agrees();
+}
+
+#[test]
+fn the_lock_is_free_between_calls() {
+    let host = Host::new();
+    let options = Options {
+        lock_wait: Duration::ZERO,
+        boot_id: None,
+    };
+    let mut one = Engine::with_options(host.roots(), options.clone(), host.kernel.clone());
+    let mut two = Engine::with_options(host.roots(), options.clone(), host.kernel.clone());
+    one.apply(&create("net")).unwrap();
+    two.apply(&create("other")).unwrap();
+    let held = Store::open(&host.roots(), Access::Write).unwrap();
+    let error = one.apply(&remove("net")).unwrap_err();
+    assert_eq!(error.exit_code(), 1, "{error}");
+    drop(held);
+    one.apply(&remove("net")).unwrap();
+}

@@ -1,0 +1,121 @@
+//! Failures: what went wrong, what to do about it, and what to exit with.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use mydocker::engine::EngineError;
+use mydocker::store::StoreError;
+use mydocker_core::{ErrorKind, Failure as OpFailure, OpError, Rejection};
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// The exit code: what the kernel holds now.
+    pub(crate) code: u8,
+    message: String,
+    hint: Option<&'static str>,
+}
+
+impl Failure {
+    /// A failure that left everything as it was.
+    pub(crate) fn refused(message: impl Display) -> Self {
+        Self { code: 1, message: message.to_string(), hint: None }
+    }
+
+    pub(crate) fn with_code(self, code: u8) -> Self {
+        Self { code, ..self }
+    }
+
+    pub(crate) fn with_hint(self, hint: &'static str) -> Self {
+        Self { hint: Some(hint), ..self }
+    }
+
+    pub(crate) fn no_netlink(error: OpError) -> Self {
+        Self::refused(format!("can't talk to the kernel: {error}"))
+            .with_hint("--executor record plays a session on a model kernel, without privileges")
+    }
+
+    /// Says it on standard error.
+    pub(crate) fn report(&self) {
+        if self.code == 0 {
+            return;
+        }
+        say("error", &self.message);
+        if let Some(hint) = self.hint {
+            say("hint", hint);
+        }
+    }
+}
+
+/// Says what does not stop the command.
+pub(crate) fn warn(message: impl Display) {
+    say("warning", message);
+}
+
+fn say(what: &str, message: impl Display) {
+    // A terminal that hung up is no reason to fail, or to fail differently.
+    let _ = writeln!(io::stderr(), "{what}: {message}");
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        let hint = hint(&error);
+        Self { code: error.exit_code(), message: error.to_string(), hint }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        EngineError::from(error).into()
+    }
+}
+
+/// Standard output could not be written.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            // The reader has seen enough, as in `mydocker ps | head -1`.
+            return Self { code: 0, message: String::new(), hint: None };
+        }
+        Self::refused(format!("can't write to standard output: {error}"))
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::refused(format!("{error:#}"))
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "few errors need a hint")]
+fn hint(error: &EngineError) -> Option<&'static str> {
+    let of_op = |failure: &OpFailure| match failure.error.kind {
+        ErrorKind::Denied => Some("this takes root, or CAP_NET_ADMIN and CAP_SYS_ADMIN"),
+        ErrorKind::Exists => {
+            Some("it belongs to somebody else: mydocker changes nothing that lacks its mark")
+        }
+        ErrorKind::Missing => {
+            Some("something was removed behind mydocker's back, or the namespace is gone")
+        }
+        ErrorKind::Busy | ErrorKind::Unsupported | ErrorKind::InDoubt | ErrorKind::Os(_) => None,
+    };
+    if let EngineError::Rejected(rejection) = error {
+        return match rejection {
+            Rejection::NetworkUnknown(_) => {
+                Some("`mydocker network list` shows the networks there are")
+            }
+            Rejection::EndpointUnknown(_) => {
+                Some("`mydocker network inspect NETWORK` shows who is on it")
+            }
+            Rejection::Exhausted { .. } => {
+                Some("disconnect a container, or make another network with a larger subnet")
+            }
+            _ => None,
+        };
+    }
+    match error {
+        EngineError::RolledBack(failure) => of_op(failure),
+        EngineError::Stranded { cause, .. } => of_op(cause),
+        _ => None,
+    }
+}

@@ -1,0 +1,273 @@
+//! Layers: one read-only directory for each version of an image.
+
+use std::{
+    fmt::Write as _,
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::ErrorKind,
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+
+use super::{ImageName, unpack};
+
+/// Which version of which image. The version is a fingerprint of the archive's place, size and times.
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+pub struct LayerId {
+    /// The image.
+    pub image: ImageName,
+    /// 16 hex digits.
+    pub version: String,
+}
+
+impl LayerId {
+    /// Refuses one that was not made here: it becomes a path.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        if self.version.len() != 16 || !self.version.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            bail!("layer version `{}` is not 16 hex digits", self.version);
+        }
+        Ok(())
+    }
+}
+
+/// A layer in use: nobody else unpacks or prunes layers of this image until it is dropped.
+#[derive(Debug)]
+pub struct Layer {
+    /// Its identity, to be recorded with the container that stands on it.
+    pub id: LayerId,
+    _lock: File,
+}
+
+/// The images below one root.
+#[derive(Clone, Debug)]
+pub struct Images {
+    dir: PathBuf,
+}
+
+impl Images {
+    /// The images of `<root>/image`.
+    pub fn new(root: &Path) -> Self {
+        Self {
+            dir: root.join("image"),
+        }
+    }
+
+    /// Where an image's archive has to be: `<root>/image/NAME.tar`.
+    pub fn archive(&self, image: &ImageName) -> PathBuf {
+        self.dir.join(format!("{image}.tar"))
+    }
+
+    /// The directory of a layer, which exists as long as a container is recorded that stands on it.
+    pub fn layer_dir(&self, layer: &LayerId) -> PathBuf {
+        self.layers_dir(&layer.image).join(&layer.version)
+    }
+
+    /// The layer of the image as its archive is now, unpacked if it was not yet.
+    ///
+    /// Keep the answer until the container that stands on it is recorded, or [`Images::prune`] may
+    /// take the layer away.
+    pub fn layer(&self, image: &ImageName) -> anyhow::Result<Layer> {
+        let archive = self.archive(image);
+        let version = match version(&archive) {
+            Ok(version) => version,
+            Err(error) if error.kind() == ErrorKind::NotFound => bail!(
+                "no image `{image}`: put its root filesystem at {}",
+                archive.display()
+            ),
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("can't read image {}", archive.display()));
+            }
+        };
+        let lock = self.lock(image)?;
+        let id = LayerId {
+            image: image.clone(),
+            version,
+        };
+        let dir = self.layer_dir(&id);
+        if !dir.is_dir() {
+            self.unpack(&archive, &dir)?;
+        }
+        Ok(Layer { id, _lock: lock })
+    }
+
+    /// Removes the layers of `image` that are neither its current version nor in use, and what a
+    /// killed unpacking left. `in_use` is asked while no new user can appear.
+    pub fn prune(
+        &self,
+        image: &ImageName,
+        in_use: impl Fn(&LayerId) -> bool,
+    ) -> anyhow::Result<()> {
+        if !self.layers_dir(image).is_dir() {
+            return Ok(());
+        }
+        let _lock = self.lock(image)?;
+        let current = version(&self.archive(image)).ok();
+        let dir = self.layers_dir(image);
+        for entry in fs::read_dir(&dir).with_context(|| format!("can't read {}", dir.display()))? {
+            let entry = entry.with_context(|| format!("can't read {}", dir.display()))?;
+            let Ok(version) = entry.file_name().into_string() else {
+                continue;
+            };
+            let id = LayerId {
+                image: image.clone(),
+                version,
+            };
+            if id.version == LOCK || Some(&id.version) == current.as_ref() || in_use(&id) {
+                continue;
+            }
+            remove_tree(&entry.path())?;
+        }
+        Ok(())
+    }
+
+    /// Beside the final place first, then renamed: a layer directory is whole or absent.
+    fn unpack(&self, archive: &Path, dir: &Path) -> anyhow::Result<()> {
+        let partial = dir.with_extension("partial");
+        remove_tree(&partial)?;
+        DirBuilder::new()
+            .mode(0o755)
+            .create(&partial)
+            .with_context(|| format!("can't create {}", partial.display()))?;
+        let made = unpack(archive, &partial).and_then(|_| {
+            fs::rename(&partial, dir).with_context(|| format!("can't create {}", dir.display()))
+        });
+        if made.is_err() {
+            remove_tree(&partial)?;
+        }
+        made
+    }
+
+    fn layers_dir(&self, image: &ImageName) -> PathBuf {
+        self.dir.join("layers").join(image.as_str())
+    }
+
+    fn lock(&self, image: &ImageName) -> anyhow::Result<File> {
+        let dir = self.layers_dir(image);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir)
+            .with_context(|| format!("can't create {}", dir.display()))?;
+        let path = dir.join(LOCK);
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .with_context(|| format!("can't open {}", path.display()))?;
+        file.lock()
+            .with_context(|| format!("can't lock {}", path.display()))?;
+        Ok(file)
+    }
+}
+
+const LOCK: &str = "lock";
+
+/// Changes whenever the archive is replaced or written to, without reading it.
+fn version(archive: &Path) -> std::io::Result<String> {
+    let meta = fs::metadata(archive)?;
+    let facts = [
+        meta.dev(),
+        meta.ino(),
+        meta.size(),
+        meta.mtime().cast_unsigned(),
+        meta.mtime_nsec().cast_unsigned(),
+        meta.ctime().cast_unsigned(),
+        meta.ctime_nsec().cast_unsigned(),
+    ];
+    // FNV-1a: stable over releases, which std's hasher does not promise.
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in facts.iter().flat_map(|fact| fact.to_le_bytes()) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    let mut text = String::new();
+    // Writing to a string can't fail.
+    let _ = write!(text, "{hash:016x}");
+    Ok(text)
+}
+
+fn remove_tree(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("can't remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn image(root: &Path, content: &str) -> ImageName {
+        let images = Images::new(root);
+        let name: ImageName = "box".parse().unwrap();
+        fs::create_dir_all(root.join("image")).unwrap();
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        builder
+            .append_data(&mut header, "motd", content.as_bytes())
+            .unwrap();
+        fs::write(images.archive(&name), builder.into_inner().unwrap()).unwrap();
+        name
+    }
+
+    fn motd(images: &Images, id: &LayerId) -> String {
+        fs::read_to_string(images.layer_dir(id).join("motd")).unwrap()
+    }
+
+    #[test]
+    fn a_changed_archive_is_a_new_layer() {
+        let root = TempDir::new().unwrap();
+        let images = Images::new(root.path());
+        let name = image(root.path(), "one");
+        let one = images.layer(&name).unwrap().id;
+        assert_eq!(images.layer(&name).unwrap().id, one);
+        image(root.path(), "two!");
+        let two = images.layer(&name).unwrap().id;
+        assert_ne!(one, two);
+        assert_eq!(
+            (motd(&images, &one), motd(&images, &two)),
+            ("one".into(), "two!".into())
+        );
+
+        images.prune(&name, |id| *id == one).unwrap();
+        assert!(images.layer_dir(&one).exists());
+        images.prune(&name, |_| false).unwrap();
+        assert!(!images.layer_dir(&one).exists());
+        assert!(images.layer_dir(&two).exists());
+    }
+
+    #[test]
+    fn a_bad_archive_leaves_no_layer() {
+        let root = TempDir::new().unwrap();
+        let images = Images::new(root.path());
+        let name = image(root.path(), "one");
+        fs::write(images.archive(&name), "no tar").unwrap();
+        assert!(images.layer(&name).is_err());
+        let left: Vec<_> = fs::read_dir(images.layers_dir(&name))
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        assert_eq!(left, [LOCK]);
+    }
+
+    #[test]
+    fn a_missing_archive_says_where_it_belongs() {
+        let root = TempDir::new().unwrap();
+        let error = Images::new(root.path())
+            .layer(&"nosuch".parse().unwrap())
+            .unwrap_err();
+        assert!(error.to_string().contains("image/nosuch.tar"), "{error}");
+    }
+}

@@ -1,0 +1,92 @@
+//! What the command prints: columns for people, JSON for programs.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use mydocker_core::{Endpoint, Network, State};
+use serde::Serialize;
+
+/// Rows under a header, as wide as their widest cell, as `docker` and `podman` align them.
+pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([header[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    let mut out = io::stdout().lock();
+    let header: Vec<String> = header.iter().map(|title| (*title).to_owned()).collect();
+    for row in std::iter::once(&header).chain(rows) {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        writeln!(out, "{}", cells.collect::<Vec<_>>().join("   ").trim_end())?;
+    }
+    Ok(())
+}
+
+/// Pretty JSON and a line feed.
+pub(crate) fn json(value: &impl Serialize) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, value)?;
+    writeln!(out)
+}
+
+/// Text that has its line feeds.
+pub(crate) fn text(text: &str) -> io::Result<()> {
+    io::stdout().lock().write_all(text.as_bytes())
+}
+
+/// One line.
+pub(crate) fn line(text: impl Display) -> io::Result<()> {
+    writeln!(io::stdout().lock(), "{text}")
+}
+
+/// A network as `list --format json` and `inspect` show it.
+#[derive(Serialize)]
+pub(crate) struct NetworkView<'s> {
+    #[serde(flatten)]
+    network: &'s Network,
+    up: bool,
+    endpoints: Vec<&'s Endpoint>,
+}
+
+impl<'s> NetworkView<'s> {
+    pub(crate) fn of(state: &'s State, network: &'s Network) -> Self {
+        let endpoints = state.endpoints_of(&network.name).collect();
+        Self { network, up: state.is_up(&network.name), endpoints }
+    }
+}
+
+/// A network's line of `network list`.
+pub(crate) fn network_row(state: &State, network: &Network) -> Vec<String> {
+    let endpoints = state.endpoints_of(&network.name).count();
+    vec![
+        network.name.to_string(),
+        comma(network.subnets.iter().map(|subnet| {
+            // As it was asked for: the gateway with its prefix length.
+            subnet.gateway.map_or(subnet.net, |gateway| subnet.with_prefix(gateway))
+        })),
+        network.driver.to_string(),
+        network.bridge.to_string(),
+        endpoints.to_string(),
+    ]
+}
+
+/// An endpoint in a line.
+pub(crate) fn endpoint(endpoint: &Endpoint) -> String {
+    let mut line = format!(
+        "{} on {}: {} {} {}",
+        endpoint.id.container,
+        endpoint.id.network,
+        endpoint.ifname,
+        comma(&endpoint.addresses),
+        endpoint.mac
+    );
+    if !endpoint.ports.is_empty() {
+        line += &format!(", {}", comma(&endpoint.ports));
+    }
+    line
+}
+
+/// `a, b`
+pub(crate) fn comma(items: impl IntoIterator<Item = impl Display>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,90 @@
+//! Definition: a network as it outlives a reboot, one JSON file each.
+
+use std::collections::BTreeSet;
+
+use mydocker_core::{Network, NetworkName};
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+use super::dir::{Dir, Durability};
+use super::error::{DEFINITION_REMEDY, io};
+use super::record::FORMAT;
+use super::run::Format;
+
+const SUFFIX: &str = ".json";
+
+#[derive(Deserialize, Serialize)]
+struct Definition {
+    format: u64,
+    network: Network,
+}
+
+fn file_name(name: &NetworkName) -> String {
+    format!("{name}{SUFFIX}")
+}
+
+/// The networks that have a definition. What is not called as one is left alone.
+pub(super) fn names(dir: &Dir) -> Result<BTreeSet<NetworkName>, StoreError> {
+    let names = dir.names()?;
+    let stems = names.iter().filter_map(|name| name.strip_suffix(SUFFIX));
+    Ok(stems.filter_map(|stem| stem.parse().ok()).collect())
+}
+
+/// Reads a definition, `None` if there is none.
+pub(super) fn read(dir: &Dir, name: &NetworkName) -> Result<Option<Network>, StoreError> {
+    let file = file_name(name);
+    let path = dir.path_of(&file);
+    let Some(bytes) = dir.read(&file)? else {
+        return Ok(None);
+    };
+    let damaged = |offset: usize, what: String| StoreError::Damaged {
+        path: path.clone(),
+        offset: offset as u64,
+        what,
+        remedy: DEFINITION_REMEDY,
+    };
+    let unreadable =
+        |error: serde_json::Error| damaged(offset_of(&bytes, &error), error.to_string());
+    let Format { format } = serde_json::from_slice(&bytes).map_err(unreadable)?;
+    if format > FORMAT {
+        let known = FORMAT;
+        return Err(StoreError::TooNew {
+            path,
+            format,
+            known,
+        });
+    }
+    let Definition { network, .. } = serde_json::from_slice(&bytes).map_err(unreadable)?;
+    if network.name != *name {
+        let what = format!("it defines network `{}`", network.name);
+        return Err(damaged(0, what));
+    }
+    Ok(Some(network))
+}
+
+/// Writes a definition; it outlives a loss of power when this returns.
+pub(super) fn write(dir: &Dir, network: &Network) -> Result<(), StoreError> {
+    let file = file_name(&network.name);
+    let definition = Definition {
+        format: FORMAT,
+        network: network.clone(),
+    };
+    let text = serde_json::to_vec_pretty(&definition)
+        .map_err(|error| io("write", &dir.path_of(&file))(error.into()))?;
+    dir.replace(&file, &text, Durability::Disk)
+}
+
+/// Removes a definition; succeeds when there is none.
+pub(super) fn remove(dir: &Dir, name: &NetworkName) -> Result<(), StoreError> {
+    dir.remove(&file_name(name), Durability::Disk)
+}
+
+/// Where in the text an error was found.
+fn offset_of(bytes: &[u8], error: &serde_json::Error) -> usize {
+    let lines = bytes.split_inclusive(|byte| *byte == b'\n');
+    let before: usize = lines
+        .take(error.line().saturating_sub(1))
+        .map(<[u8]>::len)
+        .sum();
+    before + error.column().saturating_sub(1)
+}

@@ -1,0 +1,211 @@
+//! Dir: a directory that only its owner can write, and the files in it.
+
+use std::fs::{DirBuilder, File};
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use super::StoreError;
+use super::error::io;
+
+/// What a directory of ours is called below its root.
+const NAME: &str = "network";
+/// What a file is called until it is complete; no other name of ours begins with a dot.
+const UNFINISHED: &str = ".new";
+
+/// Whether a change must outlive a loss of power, or only this process.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Durability {
+    /// It outlives a loss of power.
+    Disk,
+    /// It outlives this process; what dies with the kernel needs no more.
+    Kernel,
+}
+
+/// `<root>/network`: opened once and gone by from then on, so that no symbolic link below the
+/// root is ever followed.
+#[derive(Debug)]
+pub(super) struct Dir {
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+impl Dir {
+    /// The directory below `root`, `None` if there is none.
+    pub(super) fn open(root: &Path) -> Result<Option<Self>, StoreError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let parent = match rustix::fs::open(root, flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            opened => opened.map_err(errno("open", root))?,
+        };
+        check(root, &parent, FileType::Directory)?;
+        let path = root.join(NAME);
+        let fd = match rustix::fs::openat(&parent, NAME, flags | OFlags::NOFOLLOW, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::LOOP | Errno::NOTDIR) => {
+                let wanted = "directory";
+                return Err(StoreError::Kind { path, wanted });
+            }
+            opened => opened.map_err(errno("open", &path))?,
+        };
+        check(&path, &fd, FileType::Directory)?;
+        Ok(Some(Self { path, fd }))
+    }
+
+    /// The directory below `root`, made if there is none.
+    pub(super) fn create(root: &Path) -> Result<Self, StoreError> {
+        if let Some(dir) = Self::open(root)? {
+            return Ok(dir);
+        }
+        let path = root.join(NAME);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        made.map_err(io("make", &path))?;
+        File::open(root)
+            .and_then(|parent| parent.sync_all())
+            .map_err(io("sync", root))?;
+        Self::open(root)?.ok_or_else(|| io("open", &path)(ErrorKind::NotFound.into()))
+    }
+
+    /// The path of a file in it, for messages.
+    pub(super) fn path_of(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// A file in it, `None` if there is none; made with `OFlags::CREATE`.
+    pub(super) fn open_file(&self, name: &str, flags: OFlags) -> Result<Option<File>, StoreError> {
+        let path = self.path_of(name);
+        // Without O_NONBLOCK a pipe of that name would stop us before we see that it is one.
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let fd = match rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR) {
+            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => {
+                let wanted = "regular file";
+                return Err(StoreError::Kind { path, wanted });
+            }
+            opened => opened.map_err(errno("open", &path))?,
+        };
+        check(&path, &fd, FileType::RegularFile)?;
+        Ok(Some(fd.into()))
+    }
+
+    /// All of a file, `None` if there is none.
+    pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(mut file) = self.open_file(name, OFlags::RDONLY)? else {
+            return Ok(None);
+        };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)
+            .map_err(io("read", &self.path_of(name)))?;
+        Ok(Some(bytes))
+    }
+
+    /// Puts a file there in one step: whoever looks sees the old one or the new one, whole.
+    pub(super) fn replace(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        durability: Durability,
+    ) -> Result<(), StoreError> {
+        self.write_new(name, bytes, durability).inspect_err(|_| {
+            // Best effort: the next one to write unlinks it too, and the error says more.
+            rustix::fs::unlinkat(&self.fd, UNFINISHED, AtFlags::empty()).ok();
+        })
+    }
+
+    fn write_new(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        durability: Durability,
+    ) -> Result<(), StoreError> {
+        let (path, unfinished) = (self.path_of(name), self.path_of(UNFINISHED));
+        self.unlink(UNFINISHED)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let mut file = self
+            .open_file(UNFINISHED, flags)?
+            .ok_or_else(|| io("make", &unfinished)(ErrorKind::NotFound.into()))?;
+        file.write_all(bytes).map_err(io("write", &unfinished))?;
+        if durability == Durability::Disk {
+            file.sync_all().map_err(io("sync", &unfinished))?;
+        }
+        rustix::fs::renameat(&self.fd, UNFINISHED, &self.fd, name)
+            .map_err(errno("replace", &path))?;
+        self.sync(durability)
+    }
+
+    /// Removes a file; succeeds when there is none.
+    pub(super) fn remove(&self, name: &str, durability: Durability) -> Result<(), StoreError> {
+        self.unlink(name)?;
+        self.sync(durability)
+    }
+
+    fn unlink(&self, name: &str) -> Result<(), StoreError> {
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(errno("remove", &self.path_of(name))(error)),
+        }
+    }
+
+    fn sync(&self, durability: Durability) -> Result<(), StoreError> {
+        match durability {
+            Durability::Disk => rustix::fs::fsync(&self.fd).map_err(errno("sync", &self.path)),
+            Durability::Kernel => Ok(()),
+        }
+    }
+
+    /// The names of all that is in it, in order; what is not UTF-8 is not ours.
+    pub(super) fn names(&self) -> Result<Vec<String>, StoreError> {
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.fd).map_err(errno("list", &self.path))? {
+            let entry = entry.map_err(errno("list", &self.path))?;
+            names.extend(entry.file_name().to_str().ok().map(str::to_owned));
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Whether `file` is still what `name` leads to.
+    pub(super) fn holds(&self, name: &str, file: &File) -> Result<bool, StoreError> {
+        let path = self.path_of(name);
+        let opened = rustix::fs::fstat(file).map_err(errno("look at", &path))?;
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(named) => Ok((named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(errno("look at", &path)(error)),
+        }
+    }
+}
+
+fn errno(action: &'static str, path: &Path) -> impl FnOnce(Errno) -> StoreError {
+    let io = io(action, path);
+    move |error| io(error.into())
+}
+
+/// Refuses what somebody else could have written.
+fn check(path: &Path, fd: &impl std::os::fd::AsFd, kind: FileType) -> Result<(), StoreError> {
+    let stat: Stat = rustix::fs::fstat(fd).map_err(errno("look at", path))?;
+    let path = path.to_path_buf();
+    if FileType::from_raw_mode(stat.st_mode) != kind {
+        let directory = kind == FileType::Directory;
+        let wanted = if directory {
+            "directory"
+        } else {
+            "regular file"
+        };
+        return Err(StoreError::Kind { path, wanted });
+    }
+    let (owner, own) = (stat.st_uid, rustix::process::geteuid().as_raw());
+    // What root owns is as safe as root.
+    if owner != own && owner != 0 {
+        return Err(StoreError::Owner { path, owner, own });
+    }
+    let mode = stat.st_mode & 0o7777;
+    if mode & 0o022 != 0 {
+        return Err(StoreError::Mode { path, mode });
+    }
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! Record: a length, two checksums and a payload; and the first one of each file.
+
+use serde::{Deserialize, Serialize};
+
+/// Payload length, checksum of the payload, checksum of these two; each a little-endian `u32`.
+/// The second makes a wrong length known, which else would pass for a record cut short, and take
+/// all that follow it along.
+const HEAD_BYTES: usize = 12;
+
+/// The format that this code writes, and the newest that it reads.
+pub(super) const FORMAT: u64 = 1;
+
+/// The first record of a file: what the others are.
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+pub(super) struct Header {
+    /// How the rest is to be read.
+    pub(super) format: u64,
+    /// Which file it is.
+    pub(super) kind: Kind,
+    /// The boot that it is about.
+    pub(super) boot_id: String,
+    /// Counts snapshots; a journal goes on from the snapshot of the same number.
+    pub(super) generation: u64,
+}
+
+/// The files that are made of records.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Kind {
+    /// A state at rest.
+    Snapshot,
+    /// What happened since.
+    Journal,
+}
+
+/// What is at a place in a file.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) enum Found<'b> {
+    /// A record, and where the next begins.
+    Record { payload: &'b [u8], next: usize },
+    /// The end.
+    End,
+    /// A record cut short: its writer died.
+    Torn,
+    /// Not what was written.
+    Damaged(&'static str),
+}
+
+/// A payload as it is written, `None` if it is longer than a length can say.
+pub(super) fn encode(payload: &[u8]) -> Option<Vec<u8>> {
+    let length = u32::try_from(payload.len()).ok()?;
+    let mut bytes = Vec::with_capacity(HEAD_BYTES + payload.len());
+    bytes.extend(length.to_le_bytes());
+    bytes.extend(crc32fast::hash(payload).to_le_bytes());
+    bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+    bytes.extend(payload);
+    Some(bytes)
+}
+
+/// The record that begins at `at`.
+pub(super) fn decode(bytes: &[u8], at: usize) -> Found<'_> {
+    let rest = bytes.get(at..).unwrap_or_default();
+    if rest.is_empty() {
+        return Found::End;
+    }
+    let Some((head, rest)) = rest.split_at_checked(HEAD_BYTES) else {
+        return Found::Torn;
+    };
+    let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    if crc32fast::hash(&head[..8]) != word(8) {
+        return Found::Damaged("the head of a record has a wrong checksum");
+    }
+    let Some(payload) = usize::try_from(word(0))
+        .ok()
+        .and_then(|length| rest.get(..length))
+    else {
+        return Found::Torn;
+    };
+    if crc32fast::hash(payload) != word(4) {
+        return Found::Damaged("a record has a wrong checksum");
+    }
+    let next = at + HEAD_BYTES + payload.len();
+    Found::Record { payload, next }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_read() {
+        let mut bytes = encode(b"one").unwrap();
+        let next = bytes.len();
+        bytes.extend(encode(b"").unwrap());
+        let payload = b"one".as_slice();
+        assert_eq!(decode(&bytes, 0), Found::Record { payload, next });
+        let (payload, end) = (b"".as_slice(), bytes.len());
+        assert_eq!(decode(&bytes, next), Found::Record { payload, next: end });
+        assert_eq!(decode(&bytes, end), Found::End);
+    }
+
+    #[test]
+    fn every_cut_is_torn_and_every_flip_is_damage() {
+        let bytes = encode(b"payload").unwrap();
+        for cut in 1..bytes.len() {
+            assert_eq!(decode(&bytes[..cut], 0), Found::Torn, "cut at {cut}");
+        }
+        for at in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[at / 8] ^= 1 << (at % 8);
+            assert!(matches!(decode(&flipped, 0), Found::Damaged(_)), "bit {at}");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Writing, reading, snapshots and reboots.
+
+use super::*;
+
+#[test]
+fn what_is_recorded_is_read_again() {
+    let place = Place::new();
+    place.apply(&some_requests());
+    let state = place.open(Access::Write).unwrap().into_parts().0;
+    assert_eq!(names(&state), ["one", "two"]);
+    assert_eq!(state.endpoints().count(), 2);
+    assert!(state.is_up(&name("one")) && state.pending().is_none());
+    assert_eq!(place.read().unwrap(), state);
+    assert_eq!(definitions(&place), ["one", "two"]);
+    place.apply(&[detach("two", "web"), Request::RemoveNetwork(name("two"))]);
+    assert_eq!(definitions(&place), ["one"]);
+}
+
+#[test]
+fn reading_makes_nothing() {
+    let place = Place::new();
+    assert_eq!(names(&place.read().unwrap()), [""; 0]);
+    assert_eq!(fs::read_dir(place.dir.path()).unwrap().count(), 0);
+    let mut store = place.open(Access::Read).unwrap();
+    let end = Entry::End(Outcome::Committed);
+    assert!(matches!(
+        store.record(&end),
+        Err(StoreError::ReadOnly { .. })
+    ));
+    assert!(matches!(store.reopen(), Err(StoreError::ReadOnly { .. })));
+}
+
+#[test]
+fn a_crash_while_a_snapshot_is_put_loses_nothing() {
+    let place = Place::new();
+    place.apply(&some_requests());
+    let expected = place.read().unwrap();
+    let journal = fs::read(place.run("journal")).unwrap();
+    let store = place.open(Access::Write).unwrap();
+    let run = Dir::open(&place.roots().run_root).unwrap().unwrap();
+    Run::put(&run, &store.subject().unwrap(), store.state(), 2).unwrap();
+    drop(store);
+    assert_eq!(place.read().unwrap(), expected);
+    // The new snapshot is there, and the journal is still the old one.
+    fs::write(place.run("journal"), &journal).unwrap();
+    assert_eq!(place.read().unwrap(), expected);
+    place.apply(&[attach("two", "db")]);
+    assert_eq!(place.read().unwrap().endpoints().count(), 3);
+    // Where a boot begins, the empty journal comes first.
+    fs::write(
+        place.run("journal"),
+        &journal[..states(&journal, expected.instance())[0].0],
+    )
+    .unwrap();
+    fs::remove_file(place.run("state")).unwrap();
+    assert_eq!(names(&place.read().unwrap()), ["one", "two"]);
+}
+
+#[test]
+fn a_long_journal_becomes_a_snapshot() {
+    let place = Place::new();
+    place.apply(&[create("one")]);
+    let mut longest = 0;
+    for _ in 0..40 {
+        place.apply(&[attach("one", "db"), detach("one", "db")]);
+        longest = longest.max(fs::metadata(place.run("journal")).unwrap().len());
+    }
+    assert!(longest < 40 * 1024, "{longest} bytes");
+    assert!(fs::metadata(place.run("journal")).unwrap().len() < longest);
+    place.apply(&[attach("one", "db")]);
+    // The search for addresses went on all the while.
+    let state = place.read().unwrap();
+    let endpoint = state.endpoints().next().unwrap();
+    assert!(
+        endpoint.addresses[0].to_string().ends_with(".42/24"),
+        "{endpoint:?}"
+    );
+}
+
+#[test]
+fn a_reboot_leaves_networks_and_takes_endpoints() {
+    let mut place = Place::new();
+    place.apply(&some_requests());
+    place.reboot();
+    for access in [Access::Read, Access::Write, Access::Read] {
+        let (state, _) = place.open(access).unwrap().into_parts();
+        assert_eq!(names(&state), ["one", "two"]);
+        assert!(!state.is_up(&name("one")) && state.endpoints().next().is_none());
+    }
+    place.apply(&[attach("one", "db")]);
+    assert!(place.read().unwrap().is_up(&name("one")));
+    // What the tmpfs forgot altogether is a reboot as well.
+    fs::remove_dir_all(place.dir.path().join("run")).unwrap();
+    assert!(!place.read().unwrap().is_up(&name("one")));
+}
+
+#[test]
+fn definitions_follow_the_run_state_and_restored_ones_are_taken_up() {
+    let place = Place::new();
+    place.apply(&[create("one"), create("two")]);
+    let kept = fs::read(place.definition("two")).unwrap();
+    fs::remove_file(place.definition("one")).unwrap();
+    drop(place.open(Access::Write).unwrap());
+    assert_eq!(definitions(&place), ["one", "two"]);
+    place.apply(&[Request::RemoveNetwork(name("two"))]);
+    fs::write(place.definition("two"), &kept).unwrap();
+    fs::write(place.dir.path().join("lib/network/two.json.tmp7"), b"{").unwrap();
+    fs::write(place.dir.path().join("lib/network/.new"), b"{").unwrap();
+    assert_eq!(names(&place.read().unwrap()), ["one", "two"]);
+    place.apply(&[attach("two", "db")]);
+    assert_eq!(place.read().unwrap().endpoints().count(), 1);
+}
+
+/// On a file system of its own, in a mount namespace of its own.
+#[test]
+fn a_full_disk_leaves_the_journal_as_it_was() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can mount a small file system");
+        return;
+    }
+    std::thread::spawn(on_a_full_disk).join().unwrap();
+}
+
+fn on_a_full_disk() {
+    use nix::mount::{MsFlags, mount};
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+    mount(none, "/", none, private, none).unwrap();
+    let place = Place::new();
+    let run = place.dir.path().join("run");
+    fs::create_dir(&run).unwrap();
+    let small = Some("size=64k,mode=700");
+    mount(none, &run, Some("tmpfs"), MsFlags::empty(), small).unwrap();
+    place.apply(&[create("one"), attach("one", "web")]);
+    let (before, journal) = (
+        place.read().unwrap(),
+        fs::read(place.run("journal")).unwrap(),
+    );
+    let filler = run.join("filler");
+    fs::write(&filler, vec![0; 64 * 1024]).unwrap_err();
+    for _ in 0..3 {
+        let mut store = place.open(Access::Write).unwrap();
+        let request = attach("one", "db");
+        let mut plan = store.state().plan(&Facts::default(), &request).unwrap();
+        // More than the journal's last page has room for, less than a record may have.
+        plan.ops = vec![plan.ops; 8].concat();
+        let begin = Entry::Begin(plan);
+        let error = store.record(&begin).unwrap_err().to_string();
+        assert!(error.contains("make room"), "{error}");
+        assert!(matches!(
+            store.record(&begin),
+            Err(StoreError::ReadOnly { .. })
+        ));
+    }
+    assert_eq!(fs::read(place.run("journal")).unwrap(), journal);
+    assert_eq!(place.read().unwrap(), before);
+    fs::remove_file(filler).unwrap();
+    place.apply(&[attach("one", "db")]);
+    nix::mount::umount(&run).unwrap();
+}
