@@ -4,7 +4,9 @@ use alloc::vec::Vec;
 
 use alloc::collections::BTreeSet;
 
-use crate::{Entry, Facts, Footprint, Netns, Op, OpError, OpResult, Outcome, Step, Transaction};
+use crate::{
+    Entry, Facts, Footprint, Netns, Op, OpError, OpResult, Outcome, State, Step, Transaction,
+};
 
 /// Carries out ops: the real kernel, a model of it, or a log.
 ///
@@ -12,6 +14,10 @@ use crate::{Entry, Facts, Footprint, Netns, Op, OpError, OpResult, Outcome, Step
 /// not there; [`ErrorKind::InDoubt`](crate::ErrorKind::InDoubt) counts as landed; a namespace is
 /// entered on a thread that ends afterwards.
 pub trait Executor {
+    /// Told before each transaction what the state wants. A kernel knows better what it holds; a
+    /// model that has no memory of its own takes it from here.
+    fn attend(&mut self, _state: &State) {}
+
     /// Tries a non-empty prefix of `ops` in order, one result each; fewer is fine, as with
     /// `write(2)`. An op after a failed one is not tried.
     fn apply(&mut self, ops: &[Op]) -> Vec<OpResult>;

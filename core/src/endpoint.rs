@@ -146,7 +146,9 @@ impl Endpoint {
                 }));
             }
         }
-        for route in &network.routes {
+        // The next hop itself, when it is a container, has no use for the way to itself.
+        let mine = |via| self.addresses.iter().any(|a| a.addr() == via);
+        for route in network.routes.iter().filter(|route| !mine(route.via)) {
             let (link, destination) = (link.clone(), route.destination);
             let (via, metric) = (route.via, None);
             objects.insert(Object::Route(Route {

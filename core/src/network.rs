@@ -153,20 +153,29 @@ impl Network {
     }
 }
 
+/// The settings of IPv6 that are ours to make.
+pub(crate) const IPV6_SETTINGS: [&str; 3] = ["accept_dad", "accept_ra", "disable_ipv6"];
+
 /// What must be set before an interface comes up, so that router advertisements change nothing
-/// (CVE-2020-10749) and a network without IPv6 has no IPv6 (CVE-2024-32473).
+/// (CVE-2020-10749), a network without IPv6 has no IPv6 (CVE-2024-32473), and nobody waits a
+/// second for a link-local address, without which the host asks no neighbour for its MAC.
 pub(crate) fn ipv6_settings(link: &Link, wanted: bool) -> impl Iterator<Item = Object> {
-    let settings: &[(&str, i64)] = if wanted {
-        &[("accept_ra", 0), ("disable_ipv6", 0)]
+    let [accept_dad, accept_ra, disable_ipv6] = IPV6_SETTINGS;
+    let settings = if wanted {
+        [
+            Some((accept_dad, 0)),
+            Some((accept_ra, 0)),
+            Some((disable_ipv6, 0)),
+        ]
     } else {
-        &[("disable_ipv6", 1)]
+        [None, None, Some((disable_ipv6, 1))]
     };
-    settings.iter().map(move |(key, value)| {
+    settings.into_iter().flatten().map(move |(key, value)| {
         Object::LinkSysctl(LinkSysctl {
             link: link.clone(),
             family: Family::V6,
-            key: (*key).to_string(),
-            value: *value,
+            key: key.to_string(),
+            value,
         })
     })
 }

@@ -263,6 +263,8 @@ pub type Footprint = BTreeSet<Object>;
 pub enum Base {
     /// An interface.
     Link(Link),
+    /// A host's interface as a port of a bridge: what is set on a port goes when it leaves.
+    Port(LinkName),
     /// The table of an instance.
     Ruleset(Instance),
 }
@@ -302,10 +304,10 @@ impl Object {
                 Some(Base::Link(Link::host(veth.peer()))),
             ),
             Self::Move(moved) => (Some(Base::Link(moved.to.clone())), None),
+            Self::Master(master) => (Some(Base::Port(master.link)), None),
             Self::Zone(_)
             | Self::Masquerade(_)
             | Self::Dnat(_)
-            | Self::Master(_)
             | Self::Hairpin(_)
             | Self::Isolated(_)
             | Self::LinkSysctl(_)
@@ -330,7 +332,7 @@ impl Object {
             Self::Move(moved) => (host(moved.host), host(moved.peer())),
             Self::Master(master) => (host(master.link), host(master.bridge)),
             Self::Hairpin(Hairpin { link }) | Self::Isolated(Isolated { link }) => {
-                (host(*link), None)
+                (host(*link), Some(Base::Port(*link)))
             }
             Self::LinkSysctl(LinkSysctl { link, .. })
             | Self::Address(Address { link, .. })

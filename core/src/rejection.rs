@@ -171,6 +171,12 @@ pub enum Rejection {
         "`{0}` is not the key of an interface setting: write lower-case letters, digits and `_`, such as arp_notify"
     )]
     SettingKey(String),
+    /// A setting that mydocker makes itself, or that is given twice.
+    #[error("setting `{0}` is given twice, or made by mydocker itself: leave this one out")]
+    SettingTwice(String),
+    /// The bridge's own MAC.
+    #[error("mac {mac} is that of the bridge of network `{network}`: choose another")]
+    MacOfBridge { mac: Mac, network: NetworkName },
 }
 
 /// Who has what was asked for.

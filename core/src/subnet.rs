@@ -64,6 +64,14 @@ pub enum SubnetError {
         /// The subnet.
         net: IpNet,
     },
+    /// A lease range of nothing but network or broadcast address.
+    #[error("lease range {range} has no host address of subnet {net}")]
+    RangeEmpty {
+        /// The range.
+        range: IpNet,
+        /// The subnet.
+        net: IpNet,
+    },
 }
 
 impl Subnet {
@@ -177,7 +185,14 @@ impl Subnet {
             });
         }
         let (first, last) = self.hosts();
-        Ok((range.network().max(first), range.broadcast().min(last)))
+        let (first, last) = (range.network().max(first), range.broadcast().min(last));
+        if first > last {
+            return Err(SubnetError::RangeEmpty {
+                range,
+                net: self.net,
+            });
+        }
+        Ok((first, last))
     }
 }
 

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::create::at_most;
 use super::index::NetworkState;
+use crate::network::IPV6_SETTINGS;
 use crate::{
     AttachSpec, Change, Endpoint, EndpointId, Facts, Family, Holder, LinkName, Mac, Ns, OnFailure,
     Op, Plan, PoolError, PortBinding, PortSpec, Rejection, State, diff,
@@ -211,6 +212,10 @@ impl State {
                 .map(|address| Mac::of_address(address.addr()))
         };
         let mac = spec.mac.or_else(derived).unwrap_or(known.network.mac);
+        if mac == known.network.mac {
+            let network = known.network.name.clone();
+            return Err(Rejection::MacOfBridge { mac, network });
+        }
         match known.macs.get(&mac) {
             None => Ok(mac),
             Some(holder) => Err(Rejection::MacTaken {
@@ -327,6 +332,18 @@ fn check_settings(spec: &AttachSpec) -> Result<(), Rejection> {
         Some(setting) => Err(Rejection::SettingKey(
             setting.key.chars().take(64).collect(),
         )),
-        None => Ok(()),
+        None => each_setting_once(spec),
     }
+}
+
+/// One value per setting, or what is wanted could never be; and none of those that keep router
+/// advertisements out.
+fn each_setting_once(spec: &AttachSpec) -> Result<(), Rejection> {
+    let mut seen = BTreeSet::from(IPV6_SETTINGS.map(|key| (Family::V6, key)));
+    for setting in &spec.sysctls {
+        if !seen.insert((setting.family, setting.key.as_str())) {
+            return Err(Rejection::SettingTwice(setting.key.clone()));
+        }
+    }
+    Ok(())
 }

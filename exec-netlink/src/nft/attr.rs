@@ -63,10 +63,10 @@ impl Writer {
 
 /// One attribute as read: its type without flags, and its payload.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Attr<'a> {
-    pub(super) kind: u16,
+pub(crate) struct Attr<'a> {
+    pub(crate) kind: u16,
     pub(super) nested: bool,
-    pub(super) value: &'a [u8],
+    pub(crate) value: &'a [u8],
 }
 
 impl<'a> Attr<'a> {
@@ -76,14 +76,14 @@ impl<'a> Attr<'a> {
     }
 
     /// A string, up to its NUL if it has one.
-    pub(super) fn string(self) -> Option<&'a str> {
+    pub(crate) fn string(self) -> Option<&'a str> {
         let text = self.value.split(|b| *b == 0).next()?;
         std::str::from_utf8(text).ok()
     }
 }
 
 /// The attributes in `bytes`. Ends at the first one that does not fit.
-pub(super) fn attrs(bytes: &[u8]) -> impl Iterator<Item = Attr<'_>> + Clone {
+pub(crate) fn attrs(bytes: &[u8]) -> impl Iterator<Item = Attr<'_>> + Clone {
     let mut rest = bytes;
     std::iter::from_fn(move || {
         let (head, _) = rest.split_first_chunk::<HEADER_BYTES>()?;
@@ -103,6 +103,16 @@ pub(super) fn attrs(bytes: &[u8]) -> impl Iterator<Item = Attr<'_>> + Clone {
 /// The first attribute of type `kind` in `bytes`.
 pub(super) fn find(bytes: &[u8], kind: u16) -> Option<Attr<'_>> {
     attrs(bytes).find(|attr| attr.kind == kind)
+}
+
+/// A number in the byte order of the machine, as everywhere in rtnetlink, at the start of `bytes`.
+pub(crate) fn native_u32(bytes: &[u8]) -> Option<u32> {
+    bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+}
+
+/// As [`native_u32`], with a sign.
+pub(crate) fn native_i32(bytes: &[u8]) -> Option<i32> {
+    bytes.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes))
 }
 
 /// Whether `theirs` says nothing that contradicts `ours`: an attribute on both sides has the same

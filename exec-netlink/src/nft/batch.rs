@@ -1,11 +1,13 @@
 //! Changes that the kernel makes all together or not at all.
 
+use mydocker_core::Ruleset;
+
 use super::abi::*;
 use super::attr::Writer;
 use super::element::Element;
 use super::message::{add_flags, begin, end, nft, set_sequence};
 use super::ruleset;
-use super::set::Set;
+use super::set::{self, Set};
 
 /// Elements of one message: ours take at most 84 bytes each.
 const ELEMENTS_PER_MESSAGE_MAX: usize = 500;
@@ -72,24 +74,26 @@ impl Batch {
         self.ops.len()
     }
 
-    /// Creates the table with all that is static in it: [`ruleset::text`]. `EEXIST` if there is a
-    /// table of that name, whoever made it.
-    pub fn create_table(&mut self) {
+    /// Creates the table with all that is static in it. `EEXIST` if there is a table of that
+    /// name, whoever made it. Command: `nft -f`, and the ruleset as it prints itself.
+    pub fn create_table(&mut self, ruleset: &Ruleset) {
         self.ops.push(self.out.bytes.len());
         let table = self.table.clone();
         self.message(NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, |out| {
-            ruleset::encode_table(&table, out);
+            ruleset::encode_table(ruleset, out);
         });
-        for set in Set::ALL {
-            self.message(NFT_MSG_NEWSET, NLM_F_CREATE, |out| set.encode(&table, out));
+        for (id, set) in (1..).zip(&ruleset.sets) {
+            self.message(NFT_MSG_NEWSET, NLM_F_CREATE, |out| {
+                set::encode(&table, id, set, out);
+            });
         }
-        for chain in ruleset::chains() {
+        for chain in &ruleset.chains {
             self.message(NFT_MSG_NEWCHAIN, NLM_F_CREATE, |out| {
-                chain.encode(&table, out)
+                ruleset::encode_chain(&table, chain, out);
             });
             for rule in &chain.rules {
                 self.message(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, |out| {
-                    chain.encode_rule(&table, rule, out);
+                    ruleset::encode_rule(&table, chain, rule, out);
                 });
             }
         }

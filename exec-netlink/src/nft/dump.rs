@@ -1,11 +1,13 @@
 //! What the kernel says that it holds. Every function takes any bytes.
 
+use mydocker_core::Ruleset;
+
 use super::abi::*;
-use super::attr::{Attr, agree, attrs, find};
+use super::attr::{Attr, Writer, agree, attrs, find};
 use super::element::{Element, RawElement};
 use super::message::{FAMILY_BYTES, Message, nft};
-use super::ruleset::{self, Condition, MARK};
-use super::set::Set;
+use super::ruleset::{self, Condition};
+use super::set::{self, Set};
 
 /// A table of the family `inet`.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -43,7 +45,7 @@ impl Table {
     pub fn is_ours(&self) -> bool {
         self.comment
             .as_deref()
-            .is_some_and(|comment| comment.starts_with(MARK))
+            .is_some_and(|comment| comment.starts_with(Ruleset::MARK))
     }
 }
 
@@ -97,39 +99,39 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    /// Whether `table`, which consists of this, is as [`ruleset`] says.
-    pub(super) fn condition(&self, table: &Table) -> Condition {
+    /// Whether `table`, which consists of this, is as `ruleset` says.
+    pub(super) fn condition(&self, table: &Table, ruleset: &Ruleset) -> Condition {
         if !table.is_ours() {
             Condition::Foreign
-        } else if table.comment.as_deref() != Some(ruleset::comment()) {
+        } else if table.comment.as_ref() != Some(&ruleset.comment()) {
             Condition::Outdated
-        } else if table.flags == 0 && self.as_created(&table.name) {
+        } else if table.flags == 0 && self.as_created(&table.name, ruleset) {
             Condition::Intact
         } else {
             Condition::Damaged
         }
     }
 
-    fn as_created(&self, table: &str) -> bool {
-        let chains = ruleset::chains();
-        let encoded = |fill: &dyn Fn(&mut super::attr::Writer)| {
-            let mut out = super::attr::Writer::default();
+    fn as_created(&self, table: &str, ruleset: &Ruleset) -> bool {
+        let (sets, chains) = (&ruleset.sets, &ruleset.chains);
+        let encoded = |fill: &dyn Fn(&mut Writer)| {
+            let mut out = Writer::default();
             fill(&mut out);
             out.bytes
         };
-        self.sets.len() == Set::ALL.len()
+        self.sets.len() == sets.len()
             && self.chains.len() == chains.len()
             && self.rules.len() == chains.iter().map(|chain| chain.rules.len()).sum::<usize>()
-            && Set::ALL.into_iter().all(|set| {
-                let ours = encoded(&|out| set.encode(table, out));
-                one_agrees(&self.sets, NFTA_SET_NAME, set.name(), &ours)
+            && (1..).zip(sets).all(|(id, set)| {
+                let ours = encoded(&|out| set::encode(table, id, set, out));
+                one_agrees(&self.sets, NFTA_SET_NAME, set.name, &ours)
             })
             && chains.iter().all(|chain| {
-                let ours = encoded(&|out| chain.encode(table, out));
+                let ours = encoded(&|out| ruleset::encode_chain(table, chain, out));
                 let mut seen = named(&self.rules, NFTA_RULE_CHAIN, chain.name);
                 one_agrees(&self.chains, NFTA_CHAIN_NAME, chain.name, &ours)
                     && chain.rules.iter().all(|rule| {
-                        let ours = encoded(&|out| chain.encode_rule(table, rule, out));
+                        let ours = encoded(&|out| ruleset::encode_rule(table, chain, rule, out));
                         seen.next().is_some_and(|theirs| agree(&ours, theirs))
                     })
             })
@@ -160,6 +162,7 @@ pub(super) fn is_of_table(body: &[u8], kind: u16, table: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use mydocker_core::Instance;
     use proptest::prelude::*;
 
     use super::*;
@@ -182,7 +185,7 @@ mod tests {
                         sets: body.clone(),
                         rules: body,
                     };
-                    let _ = contents.as_created("t");
+                    let _ = contents.as_created("t", &Ruleset::of(Instance::DEFAULT));
                 }
             }
         }
@@ -197,7 +200,7 @@ mod tests {
         #[test]
         fn damaged_messages_are_survived(at in 0_usize..6000, to: u8, cut in 0_usize..6000) {
             let mut batch = Batch::new("t");
-            batch.create_table();
+            batch.create_table(&Ruleset::of(Instance::DEFAULT));
             batch.add(&Element::Own("br0".parse().unwrap()));
             let mut bytes = batch.datagram(1);
             if let Some(byte) = bytes.get_mut(at) {

@@ -6,20 +6,24 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use mydocker_core::LinkName;
+use mydocker_core::{Instance, LinkName, Ruleset};
 use nix::libc;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::testing::{isolated, nft_script, refused, run};
-use super::{Batch, BatchError, Condition, Element, NftSocket, RawElement, Set, ruleset};
+use super::{Batch, BatchError, Condition, Element, NftSocket, RawElement, Set};
 
 const TABLE: &str = "mydocker";
+
+fn ruleset() -> Ruleset {
+    Ruleset::of(Instance::DEFAULT)
+}
 
 fn created() -> NftSocket {
     let mut socket = NftSocket::open().unwrap();
     let mut batch = Batch::new(TABLE);
-    batch.create_table();
+    batch.create_table(&ruleset());
     socket.commit(&batch).unwrap();
     socket
 }
@@ -74,14 +78,14 @@ fn dumped(socket: &mut NftSocket) -> Vec<Element> {
 
 #[test]
 fn nft_reads_the_ruleset_back() {
-    let text = ruleset::text(TABLE);
+    let text = ruleset().to_string();
     let (ours, theirs) = (
         std::sync::Mutex::new(String::new()),
         std::sync::Mutex::new(None),
     );
     isolated(|| {
         let mut socket = created();
-        assert_eq!(socket.condition(TABLE).unwrap(), Condition::Intact);
+        assert_eq!(socket.condition(&ruleset()).unwrap(), Condition::Intact);
         add(&mut socket, &one_of_each()).unwrap();
         *ours.lock().unwrap() = run("nft list ruleset");
     });
@@ -90,7 +94,7 @@ fn nft_reads_the_ruleset_back() {
         // for ours down to the last expression.
         nft_script(&text);
         let mut socket = NftSocket::open().unwrap();
-        assert_eq!(socket.condition(TABLE).unwrap(), Condition::Intact);
+        assert_eq!(socket.condition(&ruleset()).unwrap(), Condition::Intact);
         add(&mut socket, &one_of_each()).unwrap();
         *theirs.lock().unwrap() = Some(run("nft list ruleset"));
     });
@@ -105,18 +109,18 @@ fn nft_reads_the_ruleset_back() {
 fn any_edit_of_the_ruleset_is_noticed() {
     isolated(|| {
         let mut socket = NftSocket::open().unwrap();
-        assert_eq!(socket.condition(TABLE).unwrap(), Condition::Absent);
+        assert_eq!(socket.condition(&ruleset()).unwrap(), Condition::Absent);
         assert!(!socket.table_exists(TABLE).unwrap());
         assert_eq!(socket.owned(TABLE).unwrap(), None);
         run("nft add table ip mydocker");
-        assert_eq!(socket.condition(TABLE).unwrap(), Condition::Absent);
+        assert_eq!(socket.condition(&ruleset()).unwrap(), Condition::Absent);
         run("nft delete table ip mydocker");
         for foreign in ["", " { comment \"mydockers\" ; }"] {
             run(&format!("nft add table inet mydocker{foreign}"));
-            assert_eq!(socket.condition(TABLE).unwrap(), Condition::Foreign);
+            assert_eq!(socket.condition(&ruleset()).unwrap(), Condition::Foreign);
             assert_eq!(socket.owned(TABLE).unwrap(), Some(false));
             let mut batch = Batch::new(TABLE);
-            batch.create_table();
+            batch.create_table(&ruleset());
             let error = socket.commit(&batch).unwrap_err();
             let BatchError::Refused {
                 op: Some(0),
@@ -129,7 +133,7 @@ fn any_edit_of_the_ruleset_is_noticed() {
             run("nft delete table inet mydocker");
         }
         run("nft add table inet mydocker { comment \"mydocker ruleset 0\" ; }");
-        assert_eq!(socket.condition(TABLE).unwrap(), Condition::Outdated);
+        assert_eq!(socket.condition(&ruleset()).unwrap(), Condition::Outdated);
         assert_eq!(socket.owned(TABLE).unwrap(), Some(true));
         run("nft delete table inet mydocker");
         for edit in [
@@ -152,21 +156,21 @@ fn any_edit_of_the_ruleset_is_noticed() {
             if edit.contains("raw2") {
                 run("nft add chain inet mydocker raw2");
                 run("nft delete chain inet mydocker raw2");
-                assert_eq!(socket.condition(TABLE).unwrap(), Condition::Intact);
+                assert_eq!(socket.condition(&ruleset()).unwrap(), Condition::Intact);
                 run("nft add chain inet mydocker raw2");
             }
             run(&format!("nft {}", edit.replace("HANDLE", handle)));
             assert_eq!(
-                socket.condition(TABLE).unwrap(),
+                socket.condition(&ruleset()).unwrap(),
                 Condition::Damaged,
                 "{edit}"
             );
             let mut batch = Batch::new(TABLE);
             batch.delete_table();
-            batch.create_table();
+            batch.create_table(&ruleset());
             socket.commit(&batch).unwrap();
             assert_eq!(
-                socket.condition(TABLE).unwrap(),
+                socket.condition(&ruleset()).unwrap(),
                 Condition::Intact,
                 "{edit}"
             );
@@ -203,7 +207,7 @@ fn elements_come_back_as_they_went() {
         }
         // Again is fine, and elements do not make the ruleset another one.
         add(&mut socket, &all).unwrap();
-        assert_eq!(socket.condition(TABLE).unwrap(), Condition::Intact);
+        assert_eq!(socket.condition(&ruleset()).unwrap(), Condition::Intact);
         // A strange element is seen as it is, and can be taken away.
         run("nft add element inet mydocker own { \"a\" . \"b\" }");
         run("nft add element inet mydocker masquerade4 { 10.9.0.1-10.9.0.3 . \"x\" }");

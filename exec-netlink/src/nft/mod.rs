@@ -1,20 +1,20 @@
-//! nf_tables over netlink, without starting a process: what a ruleset is made of, ours, and the
-//! socket that takes it to the kernel.
+//! nf_tables over netlink, without starting a process: what a ruleset is made of, and the socket
+//! that takes it to the kernel.
 //!
-//! The static half, [`ruleset`], is created once and never edited. Everything that varies is an
+//! The static half, core's [`Ruleset`](mydocker_core::Ruleset), is created once and never edited. Everything that varies is an
 //! [`Element`] of one of its [`Set`]s, added and deleted by key, each for the same price however
 //! many there are. Encoding and decoding are pure functions over bytes; only [`NftSocket`] meets
 //! the kernel.
 
 mod abi;
-mod attr;
+pub(crate) mod attr;
 mod batch;
 pub mod dump;
 mod element;
 mod error;
 pub mod message;
 mod rule;
-pub mod ruleset;
+mod ruleset;
 mod set;
 mod socket;
 

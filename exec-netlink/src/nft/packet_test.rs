@@ -7,15 +7,20 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::thread;
 use std::time::Duration;
 
+use mydocker_core::{Instance, Ruleset};
 use nix::sched::{CloneFlags, unshare};
 
 use super::testing::{isolated, run, sysctl};
 use super::{Batch, Condition, Element, NftSocket};
 use crate::netns::run_in_fd;
 
-const TABLE: &str = "mydocker-test";
+const TABLE: &str = "mydocker";
 /// Long for a connection inside one kernel, short for one that is dropped.
 const PATIENCE: Duration = Duration::from_millis(400);
+
+fn ruleset() -> Ruleset {
+    Ruleset::of(Instance::DEFAULT)
+}
 
 /// A namespace that lives as long as its file is open.
 struct Host(File);
@@ -156,7 +161,7 @@ fn elements() -> Vec<Element> {
 
 fn table() {
     let mut batch = Batch::new(TABLE);
-    batch.create_table();
+    batch.create_table(&ruleset());
     elements().iter().for_each(|element| batch.add(element));
     NftSocket::open().unwrap().commit(&batch).unwrap();
 }
@@ -393,7 +398,7 @@ fn connections(bridge_nf: &str) {
     );
 
     let mut socket = NftSocket::open().unwrap();
-    assert_eq!(socket.condition(TABLE).unwrap(), Condition::Intact);
+    assert_eq!(socket.condition(&ruleset()).unwrap(), Condition::Intact);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! One rule: what nft would print, and the expressions that it stands for.
+//! One rule: the expressions that it stands for.
 //!
 //! Expressions pass values through registers of four bytes, here called words 0 to 15. A value
 //! longer than a word continues in the next ones, and the fields of a concatenation follow one
@@ -6,17 +6,59 @@
 
 use std::net::Ipv6Addr;
 
+use mydocker_core::{Expression, Family, Field, Rule, Verdict};
+
 use super::abi::*;
 use super::attr::Writer;
-use super::set::Set;
 
-/// A rule under construction; every method appends an expression.
-#[derive(Clone, Debug)]
-pub(super) struct Rule {
-    /// The rule in nft's language.
-    pub(super) text: &'static str,
+/// A rule as the kernel takes it; every method appends an expression.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Code {
     /// The list inside `NFTA_RULE_EXPRESSIONS`.
     pub(super) expressions: Writer,
+}
+
+/// What a rule stands for.
+pub(super) fn encode(rule: &Rule) -> Code {
+    let code = rule.when.iter().fold(Code::default(), condition);
+    match &rule.then {
+        Verdict::Accept => code.verdict(NF_ACCEPT, None),
+        Verdict::Drop => code.verdict(NF_DROP, None),
+        Verdict::Return => code.verdict(NFT_RETURN, None),
+        Verdict::Jump(chain) => code.verdict(NFT_JUMP, Some(chain)),
+        Verdict::Masquerade => code.expression("masq", |_| ()),
+        Verdict::DnatByMap(family, fields, map) => {
+            let mapped = code.load(fields).find(map, 0, Some(0));
+            match family {
+                Family::V4 => mapped.dnat(NFPROTO_IPV4, 1),
+                Family::V6 => mapped.dnat(NFPROTO_IPV6, 4),
+            }
+        }
+    }
+}
+
+fn condition(code: Code, condition: &Expression) -> Code {
+    match condition {
+        Expression::In(fields, set) => code.load(fields).find(set, 0, None),
+        Expression::NotIn(fields, set) => code.load(fields).find(set, NFT_LOOKUP_F_INV, None),
+        Expression::Loopback4(field) => code.in_family(Family::V4).loopback4(*field),
+        Expression::Loopback6(field) => code
+            .load(&[*field])
+            .compare(NFT_CMP_EQ, &Ipv6Addr::LOCALHOST.octets()),
+        Expression::ToThisHost => code.daddr_local(),
+        Expression::Established => code.ct(NFT_CT_STATE, CT_STATE_ESTABLISHED | CT_STATE_RELATED),
+        Expression::Dnatted => code.ct(NFT_CT_STATUS, IPS_DST_NAT),
+    }
+}
+
+/// The words that a field takes, and the family that has it.
+fn shape(field: Field) -> (u32, Option<Family>) {
+    match field {
+        Field::Iifname | Field::Oifname => (4, None),
+        Field::Source(Family::V4) | Field::Destination(Family::V4) => (1, Some(Family::V4)),
+        Field::Source(Family::V6) | Field::Destination(Family::V6) => (4, Some(Family::V6)),
+        Field::L4Proto | Field::DestinationPort => (1, None),
+    }
 }
 
 /// A register, in the number that the kernel dumps: the four old registers of 16 bytes overlap the
@@ -30,14 +72,7 @@ fn register(word: u32) -> u32 {
     }
 }
 
-impl Rule {
-    pub(super) fn new(text: &'static str) -> Self {
-        Self {
-            text,
-            expressions: Writer::default(),
-        }
-    }
-
+impl Code {
     fn expression(mut self, name: &str, fill: impl FnOnce(&mut Writer)) -> Self {
         self.expressions.nest(NFTA_LIST_ELEM, |expression| {
             expression
@@ -72,9 +107,11 @@ impl Rule {
         })
     }
 
-    fn find(self, set: Set, flags: u32, result: Option<u32>) -> Self {
+    /// Looks the key that starts in word 0 up, and loads what a map has for it; goes on if it is
+    /// there.
+    fn find(self, set: &str, flags: u32, result: Option<u32>) -> Self {
         self.expression("lookup", |e| {
-            e.string(NFTA_LOOKUP_SET, set.name())
+            e.string(NFTA_LOOKUP_SET, set)
                 .number(NFTA_LOOKUP_SREG, register(0));
             if let Some(word) = result {
                 e.number(NFTA_LOOKUP_DREG, register(word));
@@ -83,103 +120,63 @@ impl Rule {
         })
     }
 
-    /// The packet's protocol family, `NFPROTO_*`: go on if it is this one.
-    fn family(self, family: u8) -> Self {
+    /// Go on with packets of one family.
+    fn in_family(self, family: Family) -> Self {
+        let number = match family {
+            Family::V4 => NFPROTO_IPV4,
+            Family::V6 => NFPROTO_IPV6,
+        };
         self.meta(NFT_META_NFPROTO, 0)
-            .compare(NFT_CMP_EQ, &[family])
+            .compare(NFT_CMP_EQ, &[number])
     }
 
-    /// Go on with IPv4.
-    pub(super) fn ipv4(self) -> Self {
-        self.family(NFPROTO_IPV4)
+    /// Loads the fields one after another from word 0 on, of packets that have them.
+    fn load(self, fields: &[Field]) -> Self {
+        let family = fields.iter().find_map(|field| shape(*field).1);
+        let mut code = family.map_or(self.clone(), |family| self.in_family(family));
+        let mut word = 0;
+        for field in fields {
+            code = code.field(*field, word);
+            word += shape(*field).0;
+        }
+        code
     }
 
-    /// Go on with IPv6.
-    pub(super) fn ipv6(self) -> Self {
-        self.family(NFPROTO_IPV6)
+    /// Offsets are those of the IP headers (RFC 791, RFC 8200) and of TCP, UDP, SCTP and DCCP,
+    /// which all have the destination port in the same place.
+    fn field(self, field: Field, word: u32) -> Self {
+        let network = NFT_PAYLOAD_NETWORK_HEADER;
+        match field {
+            Field::Iifname => self.meta(NFT_META_IIFNAME, word),
+            Field::Oifname => self.meta(NFT_META_OIFNAME, word),
+            Field::L4Proto => self.meta(NFT_META_L4PROTO, word),
+            Field::DestinationPort => self.payload(NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, word),
+            Field::Source(Family::V4) => self.payload(network, 12, 4, word),
+            Field::Destination(Family::V4) => self.payload(network, 16, 4, word),
+            Field::Source(Family::V6) => self.payload(network, 8, 16, word),
+            Field::Destination(Family::V6) => self.payload(network, 24, 16, word),
+        }
     }
 
-    /// Loads the name of the interface where the packet came in: 4 words.
-    pub(super) fn iifname(self, word: u32) -> Self {
-        self.meta(NFT_META_IIFNAME, word)
-    }
-
-    /// Loads the name of the interface where the packet goes out: 4 words.
-    pub(super) fn oifname(self, word: u32) -> Self {
-        self.meta(NFT_META_OIFNAME, word)
-    }
-
-    /// Loads the number of the transport protocol: 1 word.
-    pub(super) fn l4proto(self, word: u32) -> Self {
-        self.meta(NFT_META_L4PROTO, word)
-    }
-
-    /// Loads the destination port, where TCP, UDP, SCTP and DCCP have it: 1 word.
-    pub(super) fn dport(self, word: u32) -> Self {
-        self.payload(NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, word)
-    }
-
-    /// Loads the source address of an IPv4 packet: 1 word.
-    pub(super) fn saddr4(self, word: u32) -> Self {
-        self.payload(NFT_PAYLOAD_NETWORK_HEADER, 12, 4, word)
-    }
-
-    /// Loads the destination address of an IPv4 packet: 1 word.
-    pub(super) fn daddr4(self, word: u32) -> Self {
-        self.payload(NFT_PAYLOAD_NETWORK_HEADER, 16, 4, word)
-    }
-
-    /// Loads the source address of an IPv6 packet: 4 words.
-    pub(super) fn saddr6(self, word: u32) -> Self {
-        self.payload(NFT_PAYLOAD_NETWORK_HEADER, 8, 16, word)
-    }
-
-    /// Loads the destination address of an IPv6 packet: 4 words.
-    pub(super) fn daddr6(self, word: u32) -> Self {
-        self.payload(NFT_PAYLOAD_NETWORK_HEADER, 24, 16, word)
-    }
-
-    /// Go on if an IPv4 packet comes from 127.0.0.0/8: its first byte tells.
-    pub(super) fn saddr4_loopback(self) -> Self {
-        self.payload(NFT_PAYLOAD_NETWORK_HEADER, 12, 1, 0)
-            .compare(NFT_CMP_EQ, &[127])
-    }
-
-    /// Go on if an IPv6 packet goes to ::1.
-    pub(super) fn daddr6_loopback(self) -> Self {
-        self.daddr6(0)
-            .compare(NFT_CMP_EQ, &Ipv6Addr::LOCALHOST.octets())
-    }
-
-    /// Go on if an IPv4 packet goes to 127.0.0.0/8.
-    pub(super) fn daddr4_loopback(self) -> Self {
-        self.payload(NFT_PAYLOAD_NETWORK_HEADER, 16, 1, 0)
+    /// Go on if an IPv4 address is of 127.0.0.0/8: its first byte tells.
+    fn loopback4(self, field: Field) -> Self {
+        let offset = if matches!(field, Field::Source(_)) {
+            12
+        } else {
+            16
+        };
+        self.payload(NFT_PAYLOAD_NETWORK_HEADER, offset, 1, 0)
             .compare(NFT_CMP_EQ, &[127])
     }
 
     /// Go on if the destination is an address of this host.
-    pub(super) fn daddr_local(self) -> Self {
+    fn daddr_local(self) -> Self {
         self.expression("fib", |e| {
             e.number(NFTA_FIB_DREG, register(0))
                 .number(NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE);
             e.number(NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR);
         })
         .compare(NFT_CMP_EQ, &RTN_LOCAL.to_ne_bytes())
-    }
-
-    /// Go on if the key that starts in word 0 is in the set.
-    pub(super) fn in_set(self, set: Set) -> Self {
-        self.find(set, 0, None)
-    }
-
-    /// Go on if the key that starts in word 0 is not in the set.
-    pub(super) fn not_in_set(self, set: Set) -> Self {
-        self.find(set, NFT_LOOKUP_F_INV, None)
-    }
-
-    /// Go on if the key that starts in word 0 is in the map; its value is in word 0 from now on.
-    pub(super) fn mapped_by(self, map: Set) -> Self {
-        self.find(map, 0, Some(0))
     }
 
     /// Go on if the connection has one of these bits.
@@ -201,16 +198,6 @@ impl Rule {
         .compare(NFT_CMP_NEQ, &[0; 4])
     }
 
-    /// Go on if the packet belongs to a connection that exists, or to one that such a one announced.
-    pub(super) fn ct_established(self) -> Self {
-        self.ct(NFT_CT_STATE, CT_STATE_ESTABLISHED | CT_STATE_RELATED)
-    }
-
-    /// Go on if the connection's destination was translated.
-    pub(super) fn ct_dnat(self) -> Self {
-        self.ct(NFT_CT_STATUS, IPS_DST_NAT)
-    }
-
     fn verdict(self, code: i32, chain: Option<&str>) -> Self {
         self.expression("immediate", |e| {
             e.number(NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
@@ -225,31 +212,7 @@ impl Rule {
         })
     }
 
-    /// Done with the packet in this hook's chain: let it through.
-    pub(super) fn accept(self) -> Self {
-        self.verdict(NF_ACCEPT, None)
-    }
-
-    /// Done with the packet altogether.
-    pub(super) fn drop(self) -> Self {
-        self.verdict(NF_DROP, None)
-    }
-
-    /// Done with this chain.
-    pub(super) fn back(self) -> Self {
-        self.verdict(NFT_RETURN, None)
-    }
-
-    /// Go through another chain, and on from here if it has no verdict.
-    pub(super) fn jump(self, chain: &str) -> Self {
-        self.verdict(NFT_JUMP, Some(chain))
-    }
-
-    /// The connection's source becomes the address of the interface where it goes out.
-    pub(super) fn masquerade(self) -> Self {
-        self.expression("masq", |_| ())
-    }
-
+    /// The connection's destination becomes the address in word 0 and the port in `port_word`.
     fn dnat(self, family: u8, port_word: u32) -> Self {
         self.expression("nat", |e| {
             e.number(NFTA_NAT_TYPE, NFT_NAT_DNAT)
@@ -257,17 +220,5 @@ impl Rule {
             e.number(NFTA_NAT_REG_ADDR_MIN, register(0));
             e.number(NFTA_NAT_REG_PROTO_MIN, register(port_word));
         })
-    }
-
-    /// The connection's destination becomes the IPv4 address in word 0, the port after it. Does
-    /// nothing to IPv6.
-    pub(super) fn dnat4(self) -> Self {
-        self.dnat(NFPROTO_IPV4, 1)
-    }
-
-    /// The connection's destination becomes the IPv6 address in words 0 to 3, the port after it.
-    /// Does nothing to IPv4.
-    pub(super) fn dnat6(self) -> Self {
-        self.dnat(NFPROTO_IPV6, 4)
     }
 }

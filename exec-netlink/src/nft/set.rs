@@ -1,4 +1,6 @@
-//! The sets and maps of our table.
+//! The sets and maps of our table: core says which there are and what of.
+
+use mydocker_core::SetType;
 
 use super::abi::*;
 use super::attr::Writer;
@@ -28,47 +30,18 @@ pub enum Set {
     Publish6At,
 }
 
-/// One field of a key or of a value: nft's number and name for its type, and its bytes.
+/// nft's number for a type, and the bytes of its values.
 ///
 /// The numbers are `enum datatypes` in nft's include/datatype.h. The kernel keeps them for nft,
 /// which prints by them, and does not look at them itself.
-#[derive(Clone, Copy)]
-struct Field {
-    type_id: u32,
-    name: &'static str,
-    bytes: usize,
-}
-
-const IPV4: Field = Field {
-    type_id: 7,
-    name: "ipv4_addr",
-    bytes: 4,
-};
-const IPV6: Field = Field {
-    type_id: 8,
-    name: "ipv6_addr",
-    bytes: 16,
-};
-const PROTOCOL: Field = Field {
-    type_id: 12,
-    name: "inet_proto",
-    bytes: 1,
-};
-const PORT: Field = Field {
-    type_id: 13,
-    name: "inet_service",
-    bytes: 2,
-};
-const IFNAME: Field = Field {
-    type_id: 41,
-    name: "ifname",
-    bytes: 16,
-};
-
-struct Shape {
-    key: &'static [Field],
-    data: &'static [Field],
-    interval: bool,
+fn shape(field: SetType) -> (u32, usize) {
+    match field {
+        SetType::Ipv4Addr => (7, 4),
+        SetType::Ipv6Addr => (8, 16),
+        SetType::InetProto => (12, 1),
+        SetType::InetService => (13, 2),
+        SetType::Ifname => (41, 16),
+    }
 }
 
 impl Set {
@@ -102,113 +75,77 @@ impl Set {
             Self::Publish6At => "publish6_at",
         }
     }
+}
 
-    fn shape(self) -> Shape {
-        let (key, data, interval): (&[_], &[_], _) = match self {
-            Self::Bridges | Self::Internal | Self::Open => (&[IFNAME], &[], false),
-            Self::Own => (&[IFNAME, IFNAME], &[], false),
-            Self::Masquerade4 => (&[IPV4, IFNAME], &[], true),
-            Self::Masquerade6 => (&[IPV6, IFNAME], &[], true),
-            Self::Publish4 => (&[PROTOCOL, PORT], &[IPV4, PORT], false),
-            Self::Publish4At => (&[IPV4, PROTOCOL, PORT], &[IPV4, PORT], false),
-            Self::Publish6 => (&[PROTOCOL, PORT], &[IPV6, PORT], false),
-            Self::Publish6At => (&[IPV6, PROTOCOL, PORT], &[IPV6, PORT], false),
-        };
-        Shape {
-            key,
-            data,
-            interval,
-        }
+/// The attributes of `NFT_MSG_NEWSET` for the set that is number `id` of its table.
+pub(super) fn encode(table: &str, id: u32, set: &mydocker_core::Set, out: &mut Writer) {
+    let (key, data) = (set.key, set.data);
+    let mut flags = 0;
+    if !data.is_empty() {
+        flags |= NFT_SET_MAP;
     }
-
-    /// The attributes of `NFT_MSG_NEWSET`.
-    pub(super) fn encode(self, table: &str, out: &mut Writer) {
-        let Shape {
-            key,
-            data,
-            interval,
-        } = self.shape();
-        let mut flags = 0;
-        if !data.is_empty() {
-            flags |= NFT_SET_MAP;
-        }
-        // For a hash, a key is so many bytes: nft says nothing of its fields, nor do we.
-        if interval {
-            flags |= NFT_SET_INTERVAL | NFT_SET_CONCAT;
-        }
-        out.string(NFTA_SET_TABLE, table)
-            .string(NFTA_SET_NAME, self.name());
-        out.number(NFTA_SET_FLAGS, flags);
-        out.number(NFTA_SET_KEY_TYPE, type_id(key))
-            .number(NFTA_SET_KEY_LEN, register_bytes(key));
-        if !data.is_empty() {
-            out.number(NFTA_SET_DATA_TYPE, type_id(data));
-            out.number(NFTA_SET_DATA_LEN, register_bytes(data));
-        }
-        // Intervals are matched field by field.
-        if interval {
-            out.nest(NFTA_SET_DESC, |desc| {
-                desc.nest(NFTA_SET_DESC_CONCAT, |concat| {
-                    for field in key {
-                        concat.nest(NFTA_LIST_ELEM, |f| {
-                            f.number(NFTA_SET_FIELD_LEN, bytes_u32(field.bytes));
-                        });
-                    }
-                });
+    // For a hash, a key is so many bytes: nft says nothing of its fields, nor do we.
+    if set.interval {
+        flags |= NFT_SET_INTERVAL | NFT_SET_CONCAT;
+    }
+    out.string(NFTA_SET_TABLE, table)
+        .string(NFTA_SET_NAME, set.name);
+    out.number(NFTA_SET_FLAGS, flags);
+    out.number(NFTA_SET_KEY_TYPE, type_id(key))
+        .number(NFTA_SET_KEY_LEN, register_bytes(key));
+    if !data.is_empty() {
+        out.number(NFTA_SET_DATA_TYPE, type_id(data));
+        out.number(NFTA_SET_DATA_LEN, register_bytes(data));
+    }
+    // Intervals are matched field by field.
+    if set.interval {
+        out.nest(NFTA_SET_DESC, |desc| {
+            desc.nest(NFTA_SET_DESC_CONCAT, |concat| {
+                for field in key {
+                    concat.nest(NFTA_LIST_ELEM, |f| {
+                        f.number(NFTA_SET_FIELD_LEN, bytes_u32(shape(*field).1));
+                    });
+                }
             });
-        }
-        // The kernel insists on one; our rules name their sets instead.
-        out.number(NFTA_SET_ID, self as u32 + 1);
-        // Without it, nft takes a name for a big-endian number and prints "".
-        if key.len() == 1 {
-            let mut userdata = vec![NFTNL_UDATA_SET_KEYBYTEORDER, 4];
-            userdata.extend_from_slice(&BYTEORDER_HOST_ENDIAN.to_ne_bytes());
-            out.bytes(NFTA_SET_USERDATA, &userdata);
-        }
-    }
-
-    /// The set as nft writes it.
-    pub(super) fn text(self) -> String {
-        let Shape {
-            key,
-            data,
-            interval,
-        } = self.shape();
-        let names = |fields: &[Field]| {
-            fields
-                .iter()
-                .map(|field| field.name)
-                .collect::<Vec<_>>()
-                .join(" . ")
-        };
-        let keyword = if data.is_empty() { "set" } else { "map" };
-        let mut text = format!("{keyword} {} {{ type {}", self.name(), names(key));
-        if !data.is_empty() {
-            text.push_str(" : ");
-            text.push_str(&names(data));
-        }
-        text.push_str(if interval {
-            "; flags interval; }"
-        } else {
-            "; }"
         });
-        text
+    }
+    // The kernel insists on one; our rules name their sets instead.
+    out.number(NFTA_SET_ID, id);
+    // Without it, nft takes a name for a big-endian number and prints "".
+    if key.len() == 1 {
+        let mut userdata = vec![NFTNL_UDATA_SET_KEYBYTEORDER, 4];
+        userdata.extend_from_slice(&BYTEORDER_HOST_ENDIAN.to_ne_bytes());
+        out.bytes(NFTA_SET_USERDATA, &userdata);
     }
 }
 
 /// nft's type of a concatenation: six bits per field.
-fn type_id(fields: &[Field]) -> u32 {
-    fields.iter().fold(0, |id, field| id << 6 | field.type_id)
+fn type_id(fields: &[SetType]) -> u32 {
+    fields.iter().fold(0, |id, field| id << 6 | shape(*field).0)
 }
 
 /// Bytes of the registers that hold the fields, each of which starts a new one.
-fn register_bytes(fields: &[Field]) -> u32 {
+fn register_bytes(fields: &[SetType]) -> u32 {
     fields
         .iter()
-        .map(|field| bytes_u32(field.bytes.next_multiple_of(4)))
+        .map(|field| bytes_u32(shape(*field).1.next_multiple_of(4)))
         .sum()
 }
 
 fn bytes_u32(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use mydocker_core::{Instance, Ruleset};
+
+    use super::*;
+
+    #[test]
+    fn they_are_those_of_the_ruleset() {
+        let sets = Ruleset::of(Instance::DEFAULT).sets;
+        let named: Vec<_> = sets.iter().map(|set| set.name).collect();
+        assert_eq!(named, Set::ALL.map(Set::name));
+    }
 }

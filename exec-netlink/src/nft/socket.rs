@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use mydocker_core::Ruleset;
 use netlink_sys::Socket;
 use netlink_sys::constants::NETLINK_NETFILTER;
 use nix::sys::socket::{MsgFlags, setsockopt, sockopt};
@@ -136,8 +137,9 @@ impl NftSocket {
         Ok(self.table(name)?.map(|table| table.is_ours()))
     }
 
-    /// What stands under that name, down to the last expression; elements aside.
-    pub fn condition(&mut self, name: &str) -> io::Result<Condition> {
+    /// What stands under the name of `ruleset`, down to the last expression; elements aside.
+    pub fn condition(&mut self, ruleset: &Ruleset) -> io::Result<Condition> {
+        let name = ruleset.table.as_str();
         self.steadily(|socket| {
             let Some(table) = socket.table(name)? else {
                 return Ok(Some(Condition::Absent));
@@ -158,7 +160,7 @@ impl NftSocket {
                     sets,
                     rules,
                 }
-                .condition(&table),
+                .condition(&table, ruleset),
             ))
         })
     }

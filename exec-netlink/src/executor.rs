@@ -1,0 +1,167 @@
+//! Carries out ops on the running kernel.
+
+use std::collections::BTreeSet;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use mydocker_core::{
+    ErrorKind, Executor, Facts, Footprint, Instance, Netns, Ns, Object, Op, OpError, OpResult,
+};
+
+use crate::firewall::{self, Firewall};
+use crate::home::{self, Home};
+use crate::rtnl::RouteSocket;
+use crate::space::{Links, Space};
+use crate::{errno, facts, netns, observe};
+
+/// Carries out ops on the running kernel, over netlink and `/proc/sys`; no process is started.
+///
+/// [`Ns::Host`] is the network namespace of the thread that opened it, whichever thread uses it.
+///
+/// Ops that follow one another in one namespace share datagrams, see the table. Results are those
+/// of a prefix of what was offered, up to the first op that failed: what landed behind it in
+/// the same datagram is taken back before anybody hears of it. An op behind it that can't be taken
+/// back is reported as landed all the same, and a
+/// [`Transaction`](mydocker_core::Transaction) undoes it with the rest.
+///
+/// | ops | datagrams |
+/// |---|---|
+/// | ruleset, zones, masquerading, published ports | one nf_tables batch, all or nothing |
+/// | a cable with its far end in the container, and all look-ups for what follows | one |
+/// | its bridge, hairpin mode, isolation | one |
+/// | the container's settings, addresses, links up, routes | one visit, one datagram |
+#[derive(Debug)]
+pub struct NetlinkExecutor {
+    instance: Instance,
+    home: Home,
+    socket: RouteSocket,
+    firewall: Firewall,
+    links: Links,
+}
+
+/// Who carries out an op.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Place<'a> {
+    Firewall,
+    In(&'a Ns),
+}
+
+impl<'a> Place<'a> {
+    fn of(op: &'a Op) -> Self {
+        match op {
+            Op::Add(object) | Op::Del(object) if firewall::is_its(object) => Self::Firewall,
+            // A link is sent from where it is.
+            Op::Add(Object::Move(_)) => Self::In(&Ns::Host),
+            Op::Add(object) | Op::Del(object) => Self::In(object.ns()),
+        }
+    }
+}
+
+impl NetlinkExecutor {
+    /// Opens sockets in the calling thread's network namespace, which is the host's from then on.
+    ///
+    /// # Errors
+    /// The kernel has no rtnetlink for us, or `/proc` is not mounted.
+    pub fn open(instance: Instance) -> Result<Self, OpError> {
+        let home = Home::open().map_err(|error| errno::of_io("network namespace", &error))?;
+        let socket = RouteSocket::open().map_err(|error| errno::of_io("rtnetlink", &error))?;
+        Ok(Self {
+            instance,
+            home,
+            socket,
+            firewall: Firewall::default(),
+            links: Links::new(),
+        })
+    }
+
+    fn apply_in(&mut self, ns: &Ns, ops: &[Op]) -> Vec<OpResult> {
+        let (home, links, group) = (&self.home, &mut self.links, self.instance.link_group());
+        if *ns == Ns::Host {
+            let socket = &mut self.socket;
+            return Space {
+                ns,
+                home,
+                socket,
+                group,
+                links,
+            }
+            .apply(ops);
+        }
+        let file = match home::open(ns) {
+            Ok(file) => file,
+            Err(error) if error.kind == ErrorKind::Missing => {
+                return answers_of_the_gone(ops, &error);
+            }
+            Err(error) => return vec![Err(error)],
+        };
+        let visit = netns::run_in_fd(file.as_fd(), || {
+            let socket = &mut RouteSocket::open()?;
+            Ok(Space {
+                ns,
+                home,
+                socket,
+                group,
+                links,
+            }
+            .apply(ops))
+        });
+        match visit {
+            Ok(Ok(results)) => results,
+            Ok(Err(error)) | Err(error) => {
+                let error: std::io::Error = error;
+                vec![Err(errno::of_io("container's namespace", &error))]
+            }
+        }
+    }
+}
+
+/// In a namespace that is no more, nothing can be added and everything is removed.
+fn answers_of_the_gone(ops: &[Op], error: &OpError) -> Vec<OpResult> {
+    let removals = ops.iter().take_while(|op| matches!(op, Op::Del(_))).count();
+    let mut results = vec![Ok(()); removals];
+    if removals < ops.len() {
+        results.push(Err(error.clone()));
+    }
+    results
+}
+
+impl Executor for NetlinkExecutor {
+    fn apply(&mut self, ops: &[Op]) -> Vec<OpResult> {
+        self.links.clear();
+        let mut results = Vec::with_capacity(ops.len());
+        while let Some(first) = ops.get(results.len()) {
+            let (place, rest) = (Place::of(first), &ops[results.len()..]);
+            let run = rest.iter().take_while(|op| Place::of(op) == place).count();
+            let run = &rest[..run];
+            let answers = match place {
+                Place::Firewall => match self.firewall.open(&self.home) {
+                    Ok(()) => firewall::apply(&mut self.firewall, run),
+                    Err(error) => vec![Err(error)],
+                },
+                Place::In(ns) => self.apply_in(ns, run),
+            };
+            let stop = answers.len() < run.len() || answers.iter().any(Result::is_err);
+            results.extend(answers);
+            if stop {
+                break;
+            }
+        }
+        results
+    }
+
+    fn observe(&mut self, sandboxes: &BTreeSet<Netns>) -> Result<Footprint, OpError> {
+        self.firewall.open(&self.home)?;
+        let mut all = firewall::observe(&mut self.firewall, self.instance)?;
+        let links = observe::links(&mut self.socket, &self.home, self.instance, sandboxes)?;
+        all.extend(links);
+        Ok(all)
+    }
+
+    fn facts(&mut self) -> Result<Facts, OpError> {
+        facts::gather(&mut self.socket, &self.home)
+    }
+
+    fn is_alive(&mut self, netns: &Netns) -> bool {
+        netns::open(Path::new(netns.as_str())).is_ok()
+    }
+}

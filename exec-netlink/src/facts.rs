@@ -1,0 +1,40 @@
+//! What planning needs to know of the host.
+
+use std::collections::BTreeSet;
+
+use mydocker_core::{Facts, Family, OpError};
+
+use crate::home::Home;
+use crate::rtnl::RouteSocket;
+use crate::{link, route, sysctl};
+
+/// Lists the host's links and routes and reads whether it forwards.
+pub(crate) fn gather(socket: &mut RouteSocket, home: &Home) -> Result<Facts, OpError> {
+    let links = socket.dump(&link::list(), link::Seen::decode)?;
+    let mut routes = socket.dump(&route::list(), route::Seen::decode)?;
+    routes.retain(route::Seen::leads_away);
+    let forwarding = home.inside(|| {
+        let families = [Family::V4, Family::V6].into_iter();
+        families
+            .filter(|family| sysctl::forwards(*family))
+            .collect()
+    })?;
+    let ways_out: BTreeSet<u32> = routes
+        .iter()
+        .filter(|route| route.destination.prefix_len() == 0)
+        .filter_map(|route| route.index)
+        .collect();
+    let mtu_bytes = links
+        .iter()
+        .filter(|link| ways_out.contains(&link.index))
+        .map(|link| link.mtu_bytes)
+        .min();
+    let destinations: BTreeSet<_> = routes.iter().map(|route| route.destination).collect();
+    Ok(Facts {
+        routes: destinations.into_iter().collect(),
+        links: links.into_iter().map(|link| link.name).collect(),
+        forwarding,
+        mtu_bytes,
+        sandbox_gone: false,
+    })
+}

@@ -1,0 +1,245 @@
+//! What the kernel holds with our mark: links, and what stands on them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd;
+
+use mydocker_core::{
+    Address, Bridge, ErrorKind, Family, Footprint, Hairpin, Instance, Isolated, Link, LinkName,
+    LinkSysctl, Master, Move, Netns, Ns, Object, OpError, Route, Up, Veth,
+};
+
+use crate::home::{self, Home};
+use crate::link::Seen;
+use crate::rtnl::RouteSocket;
+use crate::{address, errno, link, netns, route, sysctl};
+
+/// The settings that plans make of bridges. Of a container's interface a request can set any, so
+/// all are read: nobody takes back one that is not wanted.
+const SETTINGS: [(Family, &str); 4] = [
+    (Family::V4, "route_localnet"),
+    (Family::V6, "accept_dad"),
+    (Family::V6, "accept_ra"),
+    (Family::V6, "disable_ipv6"),
+];
+
+/// Every link of ours in the host and in `sandboxes`, and what stands on them.
+pub(crate) fn links(
+    socket: &mut RouteSocket,
+    home: &Home,
+    instance: Instance,
+    sandboxes: &BTreeSet<Netns>,
+) -> Result<Footprint, OpError> {
+    let group = instance.link_group();
+    let host = home.inside(|| Look::at(socket, group))??;
+    let mut all = Footprint::new();
+    host.stands_on_links(&Ns::Host, &mut all);
+    let links: BTreeMap<u32, &Seen> = host.all.iter().map(|link| (link.index, link)).collect();
+    for link in host.ours() {
+        host_link(link, &links, instance, &mut all);
+    }
+    for netns in sandboxes {
+        let ns = Ns::Sandbox(netns.clone());
+        let file = match home::open(&ns) {
+            Ok(file) => file,
+            Err(error) if error.kind == ErrorKind::Missing => continue,
+            Err(error) => return Err(error),
+        };
+        let visited = netns::run_in_fd(file.as_fd(), || {
+            let mut socket = RouteSocket::open().map_err(|e| errno::of_io("rtnetlink", &e))?;
+            Look::at(&mut socket, group)
+        });
+        let inside = visited.map_err(|error| errno::of_io(netns.as_str(), &error))??;
+        inside.stands_on_links(&ns, &mut all);
+        inside.moved_from(&links, &ns, group, &mut all);
+    }
+    Ok(all)
+}
+
+/// A bridge, or the near end of a cable.
+fn host_link(link: &Seen, links: &BTreeMap<u32, &Seen>, instance: Instance, all: &mut Footprint) {
+    let (Some(name), mtu_bytes) = (link.link_name(), link.mtu_bytes) else {
+        return;
+    };
+    match link.kind.as_str() {
+        "bridge" => {
+            if let Some(mac) = link.mac {
+                all.insert(Object::Bridge(Bridge {
+                    instance,
+                    name,
+                    mac,
+                    mtu_bytes,
+                }));
+            }
+        }
+        "veth" => {
+            let near = |end: LinkName| Veth {
+                instance,
+                name: end,
+                mtu_bytes,
+            };
+            let peer = link.peer.filter(|_| !link.peer_is_away);
+            let peer = peer.and_then(|index| links.get(&index)?.link_name());
+            // A far end that was not moved yet is no cable of its own.
+            if peer.is_none_or(|peer| near(peer).peer() != name) {
+                all.insert(Object::Veth(near(name)));
+            }
+        }
+        _ => {}
+    }
+    if let Some(master) = link.master.and_then(|index| links.get(&index))
+        && let Some(bridge) = master.link_name()
+    {
+        let link_name = name;
+        if link.up && link.is_silent() {
+            all.insert(Object::Master(Master {
+                link: link_name,
+                bridge,
+            }));
+        }
+        if link.hairpin {
+            all.insert(Object::Hairpin(Hairpin { link: link_name }));
+        }
+        if link.isolated {
+            all.insert(Object::Isolated(Isolated { link: link_name }));
+        }
+    }
+}
+
+/// What one namespace holds.
+struct Look {
+    group: u32,
+    all: Vec<Seen>,
+    addresses: Vec<address::Seen>,
+    routes: Vec<route::Seen>,
+    settings: Vec<LinkSetting>,
+}
+
+/// A setting of an interface of that name.
+struct LinkSetting {
+    name: LinkName,
+    family: Family,
+    key: String,
+    value: i64,
+}
+
+impl Look {
+    /// Looks around in the namespace of the calling thread and the socket.
+    fn at(socket: &mut RouteSocket, group: u32) -> Result<Self, OpError> {
+        let mut look = Self {
+            group,
+            all: socket.dump(&link::list(), Seen::decode)?,
+            addresses: socket.dump(&address::list(), address::Seen::decode)?,
+            routes: socket.dump(&route::list(), route::Seen::decode)?,
+            settings: Vec::new(),
+        };
+        let mut settings = Vec::new();
+        // The near end of a cable has no address, so nothing is set on it.
+        for link in look.ours().filter(|link| link.master.is_none()) {
+            let Some(name) = link.link_name() else {
+                continue;
+            };
+            if link.kind == "bridge" {
+                let read = |(family, key)| Some((family, key, sysctl::get(family, name, key)?));
+                let known = SETTINGS.into_iter().filter_map(read);
+                settings.extend(known.map(|(family, key, value)| LinkSetting {
+                    name,
+                    family,
+                    key: key.to_owned(),
+                    value,
+                }));
+            } else {
+                for family in [Family::V4, Family::V6] {
+                    let all = sysctl::get_all(family, name).into_iter();
+                    settings.extend(all.map(|(key, value)| LinkSetting {
+                        name,
+                        family,
+                        key,
+                        value,
+                    }));
+                }
+            }
+        }
+        look.settings = settings;
+        Ok(look)
+    }
+
+    fn ours(&self) -> impl Iterator<Item = &Seen> {
+        self.all.iter().filter(|link| link.group == self.group)
+    }
+
+    fn our_link(&self, index: u32, ns: &Ns) -> Option<Link> {
+        let seen = self.ours().find(|link| link.index == index)?;
+        let (ns, name) = (ns.clone(), seen.link_name()?);
+        Some(Link { ns, name })
+    }
+
+    fn stands_on_links(&self, ns: &Ns, all: &mut Footprint) {
+        for seen in self.addresses.iter().filter(|seen| !seen.is_link_local()) {
+            if let Some(link) = self.our_link(seen.index, ns) {
+                let address = seen.address;
+                all.insert(Object::Address(Address { link, address }));
+            }
+        }
+        for seen in self.routes.iter().filter(|seen| seen.is_marked()) {
+            if let (Some(via), Some(index)) = (seen.via, seen.index)
+                && let Some(link) = self.our_link(index, ns)
+            {
+                let (destination, metric) = (seen.destination, seen.metric);
+                all.insert(Object::Route(Route {
+                    link,
+                    destination,
+                    via,
+                    metric,
+                }));
+            }
+        }
+        for setting in &self.settings {
+            let (ns, name) = (ns.clone(), setting.name);
+            all.insert(Object::LinkSysctl(LinkSysctl {
+                link: Link { ns, name },
+                family: setting.family,
+                key: setting.key.clone(),
+                value: setting.value,
+            }));
+        }
+        let inside = matches!(ns, Ns::Sandbox(_));
+        for seen in self.all.iter().filter(|seen| seen.up) {
+            let Some(name) = seen.link_name() else {
+                continue;
+            };
+            let loopback = inside && name == LinkName::LOOPBACK;
+            // That the near end of a cable is up is part of its being plugged in.
+            let ours = seen.group == self.group && (inside || seen.kind == "bridge");
+            if loopback || ours {
+                let link = Link {
+                    ns: ns.clone(),
+                    name,
+                };
+                all.insert(Object::Up(Up { link }));
+            }
+        }
+    }
+
+    /// The far ends of the host's cables that are here.
+    fn moved_from(&self, host: &BTreeMap<u32, &Seen>, ns: &Ns, group: u32, all: &mut Footprint) {
+        for seen in self.ours().filter(|link| link.peer_is_away) {
+            let near = seen.peer.and_then(|index| host.get(&index));
+            let Some(near) = near.filter(|near| near.group == group && near.peer_is_away) else {
+                continue;
+            };
+            // Indices repeat between namespaces: each end must name the other.
+            if near.peer != Some(seen.index) {
+                continue;
+            }
+            if let (Some(host), Some(name), Some(mac)) =
+                (near.link_name(), seen.link_name(), seen.mac)
+            {
+                let to = Link {
+                    ns: ns.clone(),
+                    name,
+                };
+                all.insert(Object::Move(Move { host, to, mac }));
+            }
+        }
+    }
+}

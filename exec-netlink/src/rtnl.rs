@@ -1,0 +1,295 @@
+//! The way to rtnetlink and back.
+//!
+//! A plain synchronous socket: the kernel does all of a request's work inside `send`, so when
+//! that returns the answers are waiting and there is nothing to be asynchronous about. That spares
+//! a runtime and a connection task for every namespace that is visited, and a datagram carries
+//! as many messages as one likes. An async embedder calls the executor from `spawn_blocking`.
+
+use std::io;
+
+use mydocker_core::OpError;
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::Socket;
+use netlink_sys::constants::NETLINK_ROUTE;
+use nix::sys::socket::MsgFlags;
+
+use crate::errno;
+use crate::nft::attr::{attrs, native_u32};
+
+/// More than the kernel puts into one datagram of a dump (32 KiB, `netlink_recvmsg`).
+const RECEIVE_BYTES: usize = 64 * 1024;
+/// Messages of one datagram: their answers must all fit the receive queue, whose default
+/// (`net.core.rmem_default`, 212,992 bytes) takes some 200 of them.
+pub(crate) const MESSAGES_MAX: usize = 64;
+/// How often a dump is started again because what it lists changed under it.
+const DUMP_TRIES_MAX: usize = 64;
+
+/// linux/netlink.h
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_DUMP_INTR: u16 = 0x10;
+const NLM_F_CAPPED: u16 = 0x100;
+const NLMSGERR_ATTR_MSG: u16 = 1;
+const HEADER_BYTES: usize = 16;
+
+/// One message to the kernel.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) message: RouteNetlinkMessage,
+    /// `NLM_F_CREATE` and the like (linux/netlink.h).
+    pub(crate) flags: u16,
+}
+
+impl Request {
+    pub(crate) fn new(message: RouteNetlinkMessage) -> Self {
+        Self { message, flags: 0 }
+    }
+
+    pub(crate) fn with(message: RouteNetlinkMessage, flags: u16) -> Self {
+        Self { message, flags }
+    }
+
+    fn write(&self, sequence: u32, flags: u16, out: &mut Vec<u8>) {
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | self.flags | flags;
+        header.sequence_number = sequence;
+        let payload = NetlinkPayload::from(self.message.clone());
+        let mut message = NetlinkMessage::new(header, payload);
+        message.finalize();
+        let start = out.len();
+        out.resize(start + message.buffer_len().next_multiple_of(4), 0);
+        message.serialize(&mut out[start..]);
+    }
+}
+
+/// How the kernel answered a request: the object it was asked for, if it was asked for one.
+pub(crate) type Answer = Result<Option<Vec<u8>>, OpError>;
+
+/// A message of the kernel.
+struct Message<'a> {
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    payload: &'a [u8],
+}
+
+/// A socket of the network namespace whose thread opened it, wherever it is used.
+#[derive(Debug)]
+pub(crate) struct RouteSocket {
+    socket: Socket,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+impl RouteSocket {
+    /// Opens a socket in the calling thread's network namespace.
+    pub(crate) fn open() -> io::Result<Self> {
+        let socket = Socket::new(NETLINK_ROUTE)?;
+        // Errors in words, without the whole message coming back with each; no attribute that
+        // the kernel does not know is passed over in silence.
+        socket.set_ext_ack(true)?;
+        socket.set_cap_ack(true)?;
+        socket.set_netlink_get_strict_chk(true)?;
+        Ok(Self {
+            socket,
+            sequence: 1,
+            buffer: Vec::with_capacity(RECEIVE_BYTES),
+        })
+    }
+
+    /// Sends all requests in one datagram, or in as few as carry them. One answer per request, in
+    /// order. The kernel goes on after a request that it refuses.
+    pub(crate) fn exchange(&mut self, requests: &[Request]) -> Vec<Answer> {
+        let chunks = requests.chunks(MESSAGES_MAX);
+        chunks.flat_map(|chunk| self.exchange_one(chunk)).collect()
+    }
+
+    /// One request, one answer.
+    pub(crate) fn ask(&mut self, request: Request) -> Answer {
+        self.exchange(&[request])
+            .pop()
+            .unwrap_or_else(|| Err(errno::in_doubt("nothing was sent")))
+    }
+
+    fn exchange_one(&mut self, requests: &[Request]) -> Vec<Answer> {
+        let first = self.sequence;
+        let mut datagram = Vec::new();
+        for request in requests {
+            request.write(self.sequence, NLM_F_ACK, &mut datagram);
+            self.sequence = self.sequence.wrapping_add(1);
+        }
+        if let Err(error) = self.socket.send(&datagram, 0) {
+            let refused = errno::of_io("rtnetlink", &error);
+            return requests.iter().map(|_| Err(refused.clone())).collect();
+        }
+        let mut objects: Vec<Option<Vec<u8>>> = vec![None; requests.len()];
+        let mut answers: Vec<Option<Answer>> = vec![None; requests.len()];
+        let mut open = requests.len();
+        while open > 0 {
+            match self.receive() {
+                Ok(true) => {}
+                Ok(false) => break,
+                // The queue overflowed: whose answer was lost will show.
+                Err(_) => continue,
+            }
+            for message in messages(&self.buffer) {
+                let index = message.sequence.wrapping_sub(first) as usize;
+                let Some(slot) = answers.get_mut(index) else {
+                    continue;
+                };
+                if message.kind == NLMSG_ERROR {
+                    if slot.is_none() {
+                        open -= 1;
+                    }
+                    *slot = Some(verdict(&message).map(|()| objects[index].take()));
+                } else {
+                    objects[index] = Some(message.payload.to_vec());
+                }
+            }
+        }
+        let lost = || Err(errno::in_doubt("the acknowledgement was lost"));
+        answers
+            .into_iter()
+            .map(|answer| answer.unwrap_or_else(lost))
+            .collect()
+    }
+
+    /// Lists all objects of a kind, as they stand at one moment.
+    pub(crate) fn dump<T>(
+        &mut self,
+        request: &Request,
+        decode: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, OpError> {
+        for _ in 0..DUMP_TRIES_MAX {
+            if let Some(all) = self.dump_once(request, &decode)? {
+                return Ok(all);
+            }
+        }
+        Err(errno::in_doubt("what it lists keeps changing"))
+    }
+
+    fn dump_once<T>(
+        &mut self,
+        request: &Request,
+        decode: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Option<Vec<T>>, OpError> {
+        let sequence = self.sequence;
+        self.sequence = sequence.wrapping_add(1);
+        let mut datagram = Vec::new();
+        request.write(sequence, NLM_F_DUMP, &mut datagram);
+        let failed = |error: io::Error| errno::of_io("rtnetlink", &error);
+        self.socket.send(&datagram, 0).map_err(failed)?;
+        let (mut all, mut intact) = (Vec::new(), true);
+        while self.receive().map_err(failed)? {
+            for message in messages(&self.buffer) {
+                if message.sequence != sequence {
+                    continue;
+                }
+                intact &= message.flags & NLM_F_DUMP_INTR == 0;
+                match message.kind {
+                    NLMSG_DONE => return Ok(intact.then_some(all)),
+                    NLMSG_ERROR => verdict(&message)?,
+                    _ => all.extend(decode(message.payload)),
+                }
+            }
+        }
+        Err(errno::in_doubt("a list without an end"))
+    }
+
+    /// Fills the buffer with the next datagram, if one is waiting.
+    fn receive(&mut self) -> io::Result<bool> {
+        self.buffer.clear();
+        let flags = (MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC).bits();
+        // The buffer's room is what counts, and `Vec` grows only when it has none.
+        let received = loop {
+            match self.socket.recv(&mut self.buffer, flags) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
+        match received {
+            Ok(len) if len > self.buffer.len() => Err(io::ErrorKind::InvalidData.into()),
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The messages of one datagram. Ends at the first one that does not fit.
+fn messages(datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
+    let mut rest = datagram;
+    std::iter::from_fn(move || {
+        let (head, _) = rest.split_first_chunk::<HEADER_BYTES>()?;
+        let [l0, l1, l2, l3, k0, k1, f0, f1, s0, s1, s2, s3, ..] = *head;
+        let len = usize::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).ok()?;
+        let payload = rest.get(HEADER_BYTES..len)?;
+        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+        Some(Message {
+            kind: u16::from_ne_bytes([k0, k1]),
+            flags: u16::from_ne_bytes([f0, f1]),
+            sequence: u32::from_ne_bytes([s0, s1, s2, s3]),
+            payload,
+        })
+    })
+}
+
+/// What an `NLMSG_ERROR` says (`struct nlmsgerr`, linux/netlink.h): 0 is success.
+fn verdict(message: &Message<'_>) -> Result<(), OpError> {
+    let Some((code, echo)) = message.payload.split_first_chunk::<4>() else {
+        return Err(errno::in_doubt("an answer that is too short"));
+    };
+    let code = i32::from_ne_bytes(*code).saturating_neg();
+    if code == 0 {
+        return Ok(());
+    }
+    // The refused message comes back: its header alone, or, against our wish, all of it.
+    let length = native_u32(echo).map_or(0, |length| length.next_multiple_of(4) as usize);
+    let skip = if message.flags & NLM_F_CAPPED == 0 {
+        length
+    } else {
+        HEADER_BYTES
+    };
+    let words = attrs(echo.get(skip..).unwrap_or_default())
+        .find(|attr| attr.kind == NLMSGERR_ATTR_MSG)
+        .and_then(|attr| attr.string());
+    Err(errno::refusal(code, words))
+}
+
+#[cfg(test)]
+mod tests {
+    use mydocker_core::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn words_are_found_behind_a_capped_echo() {
+        let mut payload = (-17_i32).to_ne_bytes().to_vec();
+        payload.extend([0; HEADER_BYTES]);
+        payload.extend(8_u16.to_ne_bytes());
+        payload.extend(NLMSGERR_ATTR_MSG.to_ne_bytes());
+        payload.extend(b"why\0");
+        let message = Message {
+            kind: NLMSG_ERROR,
+            flags: NLM_F_CAPPED,
+            sequence: 1,
+            payload: &payload,
+        };
+        let error = verdict(&message).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Exists);
+        assert_eq!(error.detail, "EEXIST: File exists (kernel: why)");
+    }
+
+    #[test]
+    fn any_bytes_are_survived() {
+        for len in 0..80 {
+            let bytes = vec![len as u8; len];
+            for message in messages(&bytes) {
+                let _ = verdict(&message);
+            }
+        }
+    }
+}

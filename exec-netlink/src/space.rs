@@ -1,0 +1,391 @@
+//! Links, addresses, routes and settings of one namespace.
+//!
+//! A datagram carries as many ops as can be written down without an answer in between: a link is
+//! made and looked up in one, all that is set on it goes into the next, by index. By index, for a
+//! message that names a link by its name would also hit a foreign one, if the message before it
+//! failed because that one has the name.
+//!
+//! The kernel carries out every message of a datagram, also those after one that it refuses. What
+//! then landed is taken back at once, so that a caller only ever sees a prefix that was tried. An
+//! op that can't be taken back is reported as landed instead, behind the one that failed: a
+//! [`Transaction`](mydocker_core::Transaction) then knows what it has to undo.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::os::fd::AsFd;
+
+use mydocker_core::{
+    Address, Bridge, ErrorKind, Hairpin, Isolated, Link, LinkName, LinkSysctl, Master, Move, Ns,
+    Object, Op, OpError, OpResult, Route, Up, Veth,
+};
+use netlink_packet_route::link::InfoBridgePort;
+
+use crate::errno::{gone_is_fine, missing};
+use crate::home::{Home, open};
+use crate::link::{BRIDGE_MTU_BYTES, Known, LOOPBACK_INDEX, Seen};
+use crate::rtnl::{Answer, MESSAGES_MAX, Request, RouteSocket};
+use crate::{address, errno, link, route, sysctl};
+
+/// Links of ours that one call of `apply` made or looked up.
+pub(crate) type Links = BTreeMap<Link, Known>;
+
+/// One namespace for as long as a run of ops is about it; the calling thread is in it, unless it
+/// is the host's.
+pub(crate) struct Space<'a> {
+    pub(crate) ns: &'a Ns,
+    pub(crate) home: &'a Home,
+    pub(crate) socket: &'a mut RouteSocket,
+    /// `IFLA_GROUP` of every link of ours.
+    pub(crate) group: u32,
+    pub(crate) links: &'a mut Links,
+}
+
+impl Space<'_> {
+    /// Tries ops in order, up to the first that fails.
+    pub(crate) fn apply(&mut self, ops: &[Op]) -> Vec<OpResult> {
+        let mut results = Vec::with_capacity(ops.len());
+        while let Some(first) = ops.get(results.len()) {
+            let step = self.step(first, &ops[results.len()..]);
+            let failed = step.is_empty() || step.iter().any(Result::is_err);
+            results.extend(step);
+            if failed {
+                break;
+            }
+        }
+        results
+    }
+
+    /// Tries one op, and those after it that can share its datagram.
+    fn step(&mut self, first: &Op, ops: &[Op]) -> Vec<OpResult> {
+        match first {
+            Op::Del(object) => vec![self.remove(object)],
+            Op::Add(Object::Bridge(bridge)) => vec![self.make_bridge(bridge)],
+            Op::Add(Object::Veth(veth)) => self.make_veth(veth, &ops[1..]),
+            Op::Add(Object::LinkSysctl(sysctl)) => vec![self.set(sysctl)],
+            Op::Add(Object::Forwarding(forwarding)) => {
+                let family = forwarding.family;
+                vec![self.inside(|| sysctl::set_forwarding(family, true))]
+            }
+            Op::Add(_) => self.change(ops),
+        }
+    }
+
+    fn inside(&self, f: impl FnOnce() -> OpResult + Send) -> OpResult {
+        match self.ns {
+            Ns::Host => self.home.inside(f)?,
+            Ns::Sandbox(_) => f(),
+        }
+    }
+
+    fn make_bridge(&mut self, bridge: &Bridge) -> OpResult {
+        let requests = [link::bridge(bridge), link::find(bridge.name)];
+        let mut answers = self.socket.exchange(&requests).into_iter();
+        answers.next().unwrap_or_else(unanswered)?;
+        let seen = answers.next().unwrap_or_else(unanswered)?;
+        self.remember(bridge.name, seen.as_deref());
+        if bridge.mtu_bytes == BRIDGE_MTU_BYTES {
+            return Ok(());
+        }
+        let known = self.known(bridge.name)?;
+        let resized = self.socket.ask(link::resize(known.index, bridge.mtu_bytes));
+        if let Err(error) = resized {
+            self.delete(bridge.name)?;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Makes a cable; if the next op moves its far end, that end is born where it goes. The link
+    /// is looked up in the same datagram, and so is what the ops after it need.
+    fn make_veth(&mut self, veth: &Veth, next: &[Op]) -> Vec<OpResult> {
+        let fused = match next.first() {
+            Some(Op::Add(Object::Move(moved))) if moved.host == veth.name => {
+                open(&moved.to.ns).ok().map(|netns| (moved, netns))
+            }
+            _ => None,
+        };
+        let peer = fused.as_ref().map(|(moved, netns)| (*moved, netns.as_fd()));
+        let mut names = BTreeSet::from([veth.name]);
+        if fused.is_some() {
+            names.extend(self.unknown(next[1..].iter().map_while(setting)));
+        }
+        let mut requests = vec![link::veth(veth, peer)];
+        requests.extend(names.iter().copied().map(link::find));
+        let mut answers = self.socket.exchange(&requests).into_iter();
+        match answers.next().unwrap_or_else(unanswered) {
+            // One at a time, to know which of the two it was.
+            Err(error) if fused.is_some() && error.kind != ErrorKind::InDoubt => {
+                return self.make_veth(veth, &[]);
+            }
+            Err(error) => return vec![Err(error)],
+            Ok(_) => {}
+        }
+        for (name, answer) in names.into_iter().zip(answers) {
+            let seen = answer.ok().flatten();
+            let seen = self.remember(name, seen.as_deref());
+            if let (
+                Some((moved, _)),
+                Some(Seen {
+                    peer: Some(index), ..
+                }),
+            ) = (&fused, seen)
+                && name == veth.name
+            {
+                let (index, has_ipv6) = (index, true);
+                self.links
+                    .insert(moved.to.clone(), Known { index, has_ipv6 });
+            }
+        }
+        vec![Ok(()); 1 + usize::from(fused.is_some())]
+    }
+
+    fn set(&mut self, sysctl: &LinkSysctl) -> OpResult {
+        let name = sysctl.link.name;
+        self.look_up([name].into())?;
+        self.known(name)?;
+        self.inside(|| sysctl::set(sysctl))
+    }
+
+    /// As many of `ops` as are changes of links, in one datagram.
+    fn change(&mut self, ops: &[Op]) -> Vec<OpResult> {
+        let objects: Vec<&Object> = ops.iter().map_while(setting).take(MESSAGES_MAX).collect();
+        let names = self.unknown(objects.iter().copied());
+        if let Err(error) = self.look_up(names) {
+            return vec![Err(error)];
+        }
+        // Namespaces that messages refer to must stay open until the kernel has seen them.
+        let mut open = Vec::new();
+        let mut requests = Vec::new();
+        let mut refused = None;
+        for object in &objects {
+            match self.request(object, &mut open) {
+                Ok(request) => requests.push(request),
+                Err(error) => {
+                    refused = Some(error);
+                    break;
+                }
+            }
+        }
+        let answers = self.socket.exchange(&requests);
+        let mut results: Vec<OpResult> = answers.into_iter().map(|a| a.map(drop)).collect();
+        match results.iter().position(Result::is_err) {
+            Some(failed) => self.take_back(&objects, failed, &mut results),
+            None => results.extend(refused.map(Err)),
+        }
+        results
+    }
+
+    /// Undoes what landed after the op that failed, last first, until something can't be undone.
+    fn take_back(&mut self, objects: &[&Object], failed: usize, results: &mut Vec<OpResult>) {
+        while results.len() > failed + 1 {
+            let last = results.len() - 1;
+            let landed = match &results[last] {
+                Ok(()) => true,
+                Err(error) => error.kind == ErrorKind::InDoubt,
+            };
+            if landed && !objects[last].lingers() && self.remove_anywhere(objects[last]).is_err() {
+                break;
+            }
+            results.truncate(last);
+        }
+    }
+
+    /// Removes an object that was added from here; a moved link is in another namespace now, and
+    /// goes with its cable.
+    fn remove_anywhere(&mut self, object: &Object) -> OpResult {
+        match object {
+            Object::Move(moved) => Err(missing(&moved.to)),
+            other => self.remove(other),
+        }
+    }
+
+    /// The message that sets `object`, of a link that was looked up.
+    fn request(&self, object: &Object, open_files: &mut Vec<File>) -> Result<Request, OpError> {
+        Ok(match object {
+            Object::Move(moved) => {
+                let index = self.known(moved.peer())?.index;
+                let netns = open(&moved.to.ns)?;
+                let request = link::send(index, netns.as_fd(), moved.to.name, Some(moved.mac));
+                open_files.push(netns);
+                request
+            }
+            Object::Master(Master { link, bridge }) => {
+                let bridge = self.known(*bridge)?;
+                link::plug(&self.known(*link)?, bridge.index)
+            }
+            Object::Hairpin(Hairpin { link }) => {
+                link::port(self.known(*link)?.index, InfoBridgePort::HairpinMode(true))
+            }
+            Object::Isolated(Isolated { link }) => {
+                link::port(self.known(*link)?.index, InfoBridgePort::Isolated(true))
+            }
+            Object::Address(Address { link, address }) => {
+                address::add(self.known(link.name)?.index, *address)
+            }
+            Object::Up(Up { link }) if self.is_loopback(link) => link::raise(LOOPBACK_INDEX, true),
+            Object::Up(Up { link }) => link::raise(self.known(link.name)?.index, true),
+            Object::Route(route) => route::add(self.known(route.link.name)?.index, route),
+            other => return Err(not_ours_to_do(other)),
+        })
+    }
+
+    /// Takes an object out. What is not there, or lacks our mark, is out already.
+    fn remove(&mut self, object: &Object) -> OpResult {
+        match object {
+            Object::Bridge(Bridge { name, .. }) | Object::Veth(Veth { name, .. }) => {
+                self.delete(*name)
+            }
+            Object::Move(moved) => self.send_back(moved),
+            Object::Master(Master { link, .. }) => {
+                self.undo(*link, |seen| seen.master.map(|_| link::unplug(seen.index)))
+            }
+            Object::Hairpin(Hairpin { link }) => {
+                let off = InfoBridgePort::HairpinMode(false);
+                self.undo(*link, |seen| {
+                    seen.hairpin.then(|| link::port(seen.index, off))
+                })
+            }
+            Object::Isolated(Isolated { link }) => {
+                let off = InfoBridgePort::Isolated(false);
+                self.undo(*link, |seen| {
+                    seen.isolated.then(|| link::port(seen.index, off))
+                })
+            }
+            Object::Address(Address { link, address }) => self.undo(link.name, |seen| {
+                Some(address::delete(seen.index, *address))
+            }),
+            Object::Up(Up { link }) => self.undo(link.name, |seen| {
+                seen.up.then(|| link::raise(seen.index, false))
+            }),
+            Object::Route(route @ Route { link, .. }) => {
+                self.undo(link.name, |seen| Some(route::delete(seen.index, route)))
+            }
+            Object::LinkSysctl(_) => Ok(()),
+            Object::Forwarding(forwarding) => {
+                let family = forwarding.family;
+                self.inside(|| sysctl::set_forwarding(family, false))
+            }
+            other => Err(not_ours_to_do(other)),
+        }
+    }
+
+    fn delete(&mut self, name: LinkName) -> OpResult {
+        self.links.clear();
+        self.undo(name, |seen| Some(link::delete(seen.index)))
+    }
+
+    fn send_back(&mut self, moved: &Move) -> OpResult {
+        self.links.clear();
+        let home = self.home.as_fd();
+        self.undo(moved.to.name, |seen| {
+            Some(link::send(seen.index, home, moved.peer(), None))
+        })
+    }
+
+    /// Sends what `request` says to undo something on a link of ours, if there is such a link.
+    fn undo(&mut self, name: LinkName, request: impl FnOnce(&Seen) -> Option<Request>) -> OpResult {
+        let answer = self.socket.ask(link::find(name));
+        let found = match answer {
+            Err(error) if error.kind == ErrorKind::Missing => return Ok(()),
+            other => other?,
+        };
+        match self.ours(name, found.as_deref()).as_ref().and_then(request) {
+            Some(request) => gone_is_fine(self.socket.ask(request).map(drop)),
+            None => Ok(()),
+        }
+    }
+
+    /// The names of links that the changes need and that nobody has looked up yet.
+    fn unknown<'o>(&self, objects: impl Iterator<Item = &'o Object>) -> BTreeSet<LinkName> {
+        let mut names = BTreeSet::new();
+        for object in objects {
+            match object {
+                Object::Move(moved) => names.extend([moved.peer()]),
+                Object::Master(Master { link, bridge }) => names.extend([*link, *bridge]),
+                Object::Hairpin(Hairpin { link }) | Object::Isolated(Isolated { link }) => {
+                    names.insert(*link);
+                }
+                Object::Up(Up { link }) if self.is_loopback(link) => {}
+                Object::Address(Address { link, .. })
+                | Object::Up(Up { link })
+                | Object::Route(Route { link, .. }) => {
+                    names.insert(link.name);
+                }
+                _ => {}
+            }
+        }
+        names.retain(|name| !self.links.contains_key(&self.link(*name)));
+        names
+    }
+
+    /// Looks links up, all in one datagram, and keeps those of ours.
+    fn look_up(&mut self, mut names: BTreeSet<LinkName>) -> Result<(), OpError> {
+        names.retain(|name| !self.links.contains_key(&self.link(*name)));
+        let requests: Vec<Request> = names.iter().copied().map(link::find).collect();
+        let answers = self.socket.exchange(&requests);
+        for (name, answer) in names.into_iter().zip(answers) {
+            match answer {
+                Ok(seen) => drop(self.remember(name, seen.as_deref())),
+                Err(error) if error.kind == ErrorKind::Missing => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn known(&self, name: LinkName) -> Result<Known, OpError> {
+        let link = self.link(name);
+        let known = self.links.get(&link).copied();
+        known.ok_or_else(|| missing(&link))
+    }
+
+    /// Keeps a link that the kernel described, if it is ours.
+    fn remember(&mut self, name: LinkName, seen: Option<&[u8]>) -> Option<Seen> {
+        let seen = self.ours(name, seen)?;
+        self.links.insert(self.link(name), seen.known());
+        Some(seen)
+    }
+
+    /// A link of ours as the kernel described it. It also finds links by their other names.
+    fn ours(&self, name: LinkName, seen: Option<&[u8]>) -> Option<Seen> {
+        let seen = Seen::decode(seen?)?;
+        (seen.group == self.group && seen.name == name.as_str()).then_some(seen)
+    }
+
+    fn link(&self, name: LinkName) -> Link {
+        let ns = self.ns.clone();
+        Link { ns, name }
+    }
+
+    /// A container's loopback interface has no mark of ours, and we raise it all the same.
+    fn is_loopback(&self, link: &Link) -> bool {
+        link.name == LinkName::LOOPBACK && matches!(self.ns, Ns::Sandbox(_))
+    }
+}
+
+/// The object that an op adds by a change of a link that is there.
+fn setting(op: &Op) -> Option<&Object> {
+    match op {
+        Op::Add(
+            object @ (Object::Move(_)
+            | Object::Master(_)
+            | Object::Hairpin(_)
+            | Object::Isolated(_)
+            | Object::Address(_)
+            | Object::Up(_)
+            | Object::Route(_)),
+        ) => Some(object),
+        _ => None,
+    }
+}
+
+fn unanswered() -> Answer {
+    Err(errno::in_doubt("nothing was sent"))
+}
+
+fn not_ours_to_do(object: &Object) -> OpError {
+    OpError {
+        kind: ErrorKind::Unsupported,
+        detail: format!("not a change of a link: {object:?}"),
+    }
+}
