@@ -284,7 +284,11 @@ pub(crate) struct Run {
     /// The image: ROOT/image/IMAGE.tar
     pub(crate) image: String,
     /// The command and its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
     pub(crate) command: Vec<String>,
 }
 
@@ -358,9 +362,15 @@ fn double_dashes(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
             }
             continue;
         }
-        let (flag, value) = text.split_once('=').map_or((text, None), |(f, v)| (f, Some(v)));
+        let (flag, value) = text
+            .split_once('=')
+            .map_or((text, None), |(f, v)| (f, Some(v)));
         let word = flag.trim_start_matches('-');
-        let long = if word.len() > 1 { long_flag(&root, command, word) } else { None };
+        let long = if word.len() > 1 {
+            long_flag(&root, command, word)
+        } else {
+            None
+        };
         let wants_value = long.or_else(|| short_flag(&root, command, flag));
         match (long, flag.starts_with("--")) {
             (Some(_), false) => out.push(format!("-{text}").into()),
@@ -378,16 +388,22 @@ fn double_dashes(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
 fn long_flag(root: &clap::Command, command: &clap::Command, word: &str) -> Option<bool> {
     let named = |arg: &&clap::Arg| {
         arg.get_long() == Some(word)
-            || arg.get_all_aliases().is_some_and(|aliases| aliases.contains(&word))
+            || arg
+                .get_all_aliases()
+                .is_some_and(|aliases| aliases.contains(&word))
     };
     find(root, command, named).map(takes_value)
 }
 
 /// The same for a short flag; in a group such as `-it` the last one counts.
 fn short_flag(root: &clap::Command, command: &clap::Command, flag: &str) -> Option<bool> {
-    let letters = flag.strip_prefix('-').filter(|letters| !letters.starts_with('-'))?;
+    let letters = flag
+        .strip_prefix('-')
+        .filter(|letters| !letters.starts_with('-'))?;
     for (at, letter) in letters.char_indices() {
-        let arg = find(root, command, |arg: &&clap::Arg| arg.get_short() == Some(letter))?;
+        let arg = find(root, command, |arg: &&clap::Arg| {
+            arg.get_short() == Some(letter)
+        })?;
         if takes_value(arg) {
             return Some(at + letter.len_utf8() == letters.len());
         }
@@ -411,7 +427,10 @@ fn takes_value(arg: &clap::Arg) -> bool {
 
 fn aux_address(text: &str) -> Result<(String, IpAddr), String> {
     let wrong = || "write NAME=IP, such as router=10.0.0.254".to_owned();
-    let (name, ip) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(wrong)?;
+    let (name, ip) = text
+        .split_once('=')
+        .filter(|(name, _)| !name.is_empty())
+        .ok_or_else(wrong)?;
     Ok((name.to_owned(), ip.parse().map_err(|_| wrong())?))
 }
 
@@ -434,7 +453,11 @@ fn static_route(text: &str) -> Result<StaticRoute, String> {
 
 /// A namespace by path, or by its name as `ip netns` lists it.
 fn netns(text: &str) -> Result<Netns, String> {
-    let path = if text.contains('/') { text.to_owned() } else { format!("/run/netns/{text}") };
+    let path = if text.contains('/') {
+        text.to_owned()
+    } else {
+        format!("/run/netns/{text}")
+    };
     path.parse::<Netns>().map_err(|error| error.to_string())
 }
 
@@ -444,8 +467,10 @@ mod tests {
 
     fn rewritten(line: &str) -> String {
         let args = line.split(' ').map(OsString::from);
-        let out: Vec<String> =
-            double_dashes(args).into_iter().map(|arg| arg.into_string().unwrap()).collect();
+        let out: Vec<String> = double_dashes(args)
+            .into_iter()
+            .map(|arg| arg.into_string().unwrap())
+            .collect();
         out.join(" ")
     }
 
@@ -465,9 +490,18 @@ mod tests {
                 "mydocker network create -driver bridge -subnet 10.0.0.0/24 x",
                 "mydocker network create --driver bridge --subnet 10.0.0.0/24 x",
             ),
-            ("mydocker run -d -net=br -e -name busybox", "mydocker run -d --net=br -e -name busybox"),
-            ("mydocker -root /a run --dry-run -net b i -it", "mydocker --root /a run --dry-run --net b i -it"),
-            ("mydocker run --net b -- i -net", "mydocker run --net b -- i -net"),
+            (
+                "mydocker run -d -net=br -e -name busybox",
+                "mydocker run -d --net=br -e -name busybox",
+            ),
+            (
+                "mydocker -root /a run --dry-run -net b i -it",
+                "mydocker --root /a run --dry-run --net b i -it",
+            ),
+            (
+                "mydocker run --net b -- i -net",
+                "mydocker run --net b -- i -net",
+            ),
         ] {
             assert_eq!(rewritten(given), meant);
         }
@@ -476,12 +510,27 @@ mod tests {
     #[test]
     fn a_containers_words_are_its_own() {
         let cli = Cli::try_parse_from(double_dashes(
-            ["mydocker", "run", "-it", "-p", "8080:80", "--net", "br", "busybox", "sh", "-c", "x", "--dry-run"]
-                .into_iter()
-                .map(OsString::from),
+            [
+                "mydocker",
+                "run",
+                "-it",
+                "-p",
+                "8080:80",
+                "--net",
+                "br",
+                "busybox",
+                "sh",
+                "-c",
+                "x",
+                "--dry-run",
+            ]
+            .into_iter()
+            .map(OsString::from),
         ))
         .unwrap();
-        let Command::Run(run) = cli.command else { panic!("{cli:?}") };
+        let Command::Run(run) = cli.command else {
+            panic!("{cli:?}")
+        };
         assert_eq!(run.command, ["sh", "-c", "x", "--dry-run"]);
         assert!(run.dry_run.dry_run.is_none());
     }

@@ -39,10 +39,17 @@ impl Joining {
 pub(crate) fn make(containers: &Containers, record: &Record) -> anyhow::Result<Box<dyn Network>> {
     let joining = serde_json::from_value(record.spec.attachments.clone())
         .with_context(|| format!("the record of container {} is damaged", record.name))?;
-    let roots = Roots { root: containers.root().into(), run_root: containers.run_root().into() };
+    let roots = Roots {
+        root: containers.root().into(),
+        run_root: containers.run_root().into(),
+    };
     let executor = NetlinkExecutor::open(roots.instance()?)?;
     let hostname = record.spec.hostname.clone();
-    Ok(Box::new(Attachments { engine: Engine::open(roots, executor), joining, hostname }))
+    Ok(Box::new(Attachments {
+        engine: Engine::open(roots, executor),
+        joining,
+        hostname,
+    }))
 }
 
 struct Attachments {
@@ -58,7 +65,10 @@ impl Network for Attachments {
         let mut endpoints: Vec<Endpoint> = Vec::new();
         for joining in self.joining.clone() {
             let network = joining.network.clone();
-            match self.engine.apply(&joining.request(name.clone(), netns.clone())) {
+            match self
+                .engine
+                .apply(&joining.request(name.clone(), netns.clone()))
+            {
                 Ok(done) => {
                     if let Change::EndpointAdded(endpoint) = done.plan.change {
                         endpoints.push(endpoint);
@@ -74,11 +84,17 @@ impl Network for Attachments {
                 }
             }
         }
-        let names = self.hostname.iter().cloned().chain((self.hostname.as_deref() != Some(container)).then(|| container.to_owned()));
+        let names = self
+            .hostname
+            .iter()
+            .cloned()
+            .chain((self.hostname.as_deref() != Some(container)).then(|| container.to_owned()));
         let names: Vec<String> = names.collect();
         let addresses = endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
         Ok(Attached {
-            hosts: addresses.map(|address| (address.addr(), names.join(" "))).collect(),
+            hosts: addresses
+                .map(|address| (address.addr(), names.join(" ")))
+                .collect(),
             info: serde_json::to_value(&endpoints)?,
             ..Attached::default()
         })
@@ -87,8 +103,11 @@ impl Network for Attachments {
     fn detach(&mut self, container: &str) -> anyhow::Result<()> {
         let name: ContainerName = container.parse()?;
         let view = self.engine.view()?;
-        let joined: Vec<EndpointId> =
-            view.state.joined(&name).map(|endpoint| endpoint.id.clone()).collect();
+        let joined: Vec<EndpointId> = view
+            .state
+            .joined(&name)
+            .map(|endpoint| endpoint.id.clone())
+            .collect();
         // The first failure must not keep the others from being taken down.
         let mut failed = None;
         for id in joined.into_iter().rev() {

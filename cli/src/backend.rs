@@ -29,7 +29,10 @@ impl Backend {
                 NetlinkExecutor::open(roots.instance()?).map_err(Failure::no_netlink)?,
             )),
             args::Backend::Record => {
-                let log = Log { path: roots.run_root.join("network/record.log"), file: None };
+                let log = Log {
+                    path: roots.run_root.join("network/record.log"),
+                    file: None,
+                };
                 Self::Record(Box::new(Recorder::new(Assumed(Kernel::new()), log)))
             }
         })
@@ -108,7 +111,11 @@ impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut file = match self.file.take() {
             Some(file) => file,
-            None => OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path)?,
+            None => OpenOptions::new()
+                .append(true)
+                .create(true)
+                .mode(0o600)
+                .open(&self.path)?,
         };
         let written = file.write(bytes);
         self.file = Some(file);

@@ -19,7 +19,11 @@ pub(crate) struct Failure {
 impl Failure {
     /// A failure that left everything as it was.
     pub(crate) fn refused(message: impl Display) -> Self {
-        Self { code: 1, message: message.to_string(), hint: None }
+        Self {
+            code: 1,
+            message: message.to_string(),
+            hint: None,
+        }
     }
 
     pub(crate) fn with_code(self, code: u8) -> Self {
@@ -27,7 +31,10 @@ impl Failure {
     }
 
     pub(crate) fn with_hint(self, hint: &'static str) -> Self {
-        Self { hint: Some(hint), ..self }
+        Self {
+            hint: Some(hint),
+            ..self
+        }
     }
 
     pub(crate) fn no_netlink(error: OpError) -> Self {
@@ -60,7 +67,11 @@ fn say(what: &str, message: impl Display) {
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         let hint = hint(&error);
-        Self { code: error.exit_code(), message: error.to_string(), hint }
+        Self {
+            code: error.exit_code(),
+            message: error.to_string(),
+            hint,
+        }
     }
 }
 
@@ -75,7 +86,11 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
             // The reader has seen enough, as in `mydocker ps | head -1`.
-            return Self { code: 0, message: String::new(), hint: None };
+            return Self {
+                code: 0,
+                message: String::new(),
+                hint: None,
+            };
         }
         Self::refused(format!("can't write to standard output: {error}"))
     }

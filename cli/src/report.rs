@@ -9,14 +9,20 @@ use serde::Serialize;
 /// Rows under a header, as wide as their widest cell, as `docker` and `podman` align them.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
     let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        let cells = rows
+            .iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count());
         cells.chain([header[column].len()]).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..header.len()).map(width).collect();
     let mut out = io::stdout().lock();
     let header: Vec<String> = header.iter().map(|title| (*title).to_owned()).collect();
     for row in std::iter::once(&header).chain(rows) {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"));
         writeln!(out, "{}", cells.collect::<Vec<_>>().join("   ").trim_end())?;
     }
     Ok(())
@@ -51,7 +57,11 @@ pub(crate) struct NetworkView<'s> {
 impl<'s> NetworkView<'s> {
     pub(crate) fn of(state: &'s State, network: &'s Network) -> Self {
         let endpoints = state.endpoints_of(&network.name).collect();
-        Self { network, up: state.is_up(&network.name), endpoints }
+        Self {
+            network,
+            up: state.is_up(&network.name),
+            endpoints,
+        }
     }
 }
 
@@ -62,7 +72,9 @@ pub(crate) fn network_row(state: &State, network: &Network) -> Vec<String> {
         network.name.to_string(),
         comma(network.subnets.iter().map(|subnet| {
             // As it was asked for: the gateway with its prefix length.
-            subnet.gateway.map_or(subnet.net, |gateway| subnet.with_prefix(gateway))
+            subnet
+                .gateway
+                .map_or(subnet.net, |gateway| subnet.with_prefix(gateway))
         })),
         network.driver.to_string(),
         network.bridge.to_string(),
@@ -88,5 +100,9 @@ pub(crate) fn endpoint(endpoint: &Endpoint) -> String {
 
 /// `a, b`
 pub(crate) fn comma(items: impl IntoIterator<Item = impl Display>) -> String {
-    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
+    items
+        .into_iter()
+        .map(|item| item.to_string())
+        .collect::<Vec<_>>()
+        .join(", ")
 }

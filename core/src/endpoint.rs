@@ -1,6 +1,5 @@
 //! Endpoint: joins one container to one network.
 
-use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::SocketAddr;
@@ -69,22 +68,29 @@ impl Endpoint {
         LinkName::derived("mdv", hash, 11)
     }
 
-    /// The families that it could have the default route of.
-    pub(crate) fn ways_out<'n>(&self, network: &'n Network) -> impl Iterator<Item = Family> + 'n {
-        let willing = self.default_route;
-        network
-            .families()
-            .filter(move |family| willing && network.way_out(*family).is_some())
+    /// The routes that it would have if its container had no other network: the default route of
+    /// each family that leads out, then those that the network gives to all.
+    pub(crate) fn routes(&self, network: &Network) -> Vec<Route> {
+        let link = Link::sandbox(self.netns.clone(), self.ifname);
+        let route = |destination, via, metric| Route {
+            link: link.clone(),
+            destination,
+            via,
+            metric,
+        };
+        let families = network.families().filter(|_| self.default_route);
+        let gateways = families.filter_map(|family| network.way_out(family)?.gateway);
+        let defaults = gateways.map(|via| route(everything(Family::of(via)), via, self.metric));
+        // The next hop itself, when it is a container, has no use for the way to itself.
+        let mine = |via| self.addresses.iter().any(|a| a.addr() == via);
+        let given = network.routes.iter().filter(|given| !mine(given.via));
+        let given = given.map(|given| route(given.destination, given.via, None));
+        defaults.chain(given).collect()
     }
 
-    /// What it wants in the kernel, given the families that its container's default route leaves
-    /// by this endpoint.
-    pub(crate) fn objects(
-        &self,
-        instance: Instance,
-        network: &Network,
-        default_routes: &BTreeSet<Family>,
-    ) -> Footprint {
+    /// What it wants in the kernel, but for its routes, which its container's other networks have
+    /// a say in.
+    pub(crate) fn objects(&self, instance: Instance, network: &Network) -> Footprint {
         let link = Link::sandbox(self.netns.clone(), self.ifname);
         let lo = Link {
             name: LinkName::LOOPBACK,
@@ -133,30 +139,6 @@ impl Endpoint {
         for address in &self.addresses {
             let (link, address) = (link.clone(), *address);
             objects.insert(Object::Address(Address { link, address }));
-        }
-        for family in default_routes {
-            if let Some(via) = network.way_out(*family).and_then(|subnet| subnet.gateway) {
-                let (link, destination) = (link.clone(), everything(*family));
-                let metric = self.metric;
-                objects.insert(Object::Route(Route {
-                    link,
-                    destination,
-                    via,
-                    metric,
-                }));
-            }
-        }
-        // The next hop itself, when it is a container, has no use for the way to itself.
-        let mine = |via| self.addresses.iter().any(|a| a.addr() == via);
-        for route in network.routes.iter().filter(|route| !mine(route.via)) {
-            let (link, destination) = (link.clone(), route.destination);
-            let (via, metric) = (route.via, None);
-            objects.insert(Object::Route(Route {
-                link,
-                destination,
-                via,
-                metric,
-            }));
         }
         objects.extend(
             self.ports

@@ -7,6 +7,8 @@ use core::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::instance::fnv1a;
+
 /// An Ethernet address that an interface may have: unicast, not all zero.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
@@ -22,7 +24,7 @@ pub struct MacError(pub String);
 impl Mac {
     /// The MAC that goes with an address: a reused address meets the neighbour entry it left
     /// behind, which is right again. Locally administered (IEEE 802, bit 1 of the first octet);
-    /// `02:6d` and the four octets of an IPv4 address, `06` and the last five of an IPv6 address.
+    /// `02:6d` and the four octets of an IPv4 address, `06` and 40 bits of hash of an IPv6 address.
     #[must_use]
     pub fn of_address(address: IpAddr) -> Self {
         match address {
@@ -31,7 +33,7 @@ impl Mac {
                 Self([0x02, 0x6d, a, b, c, d])
             }
             IpAddr::V6(v6) => {
-                let [.., a, b, c, d, e] = v6.octets();
+                let [a, b, c, d, e, ..] = fnv1a(&[&v6.octets()]).to_be_bytes();
                 Self([0x06, a, b, c, d, e])
             }
         }
@@ -106,9 +108,12 @@ mod tests {
             Mac::of_address("10.0.0.2".parse().unwrap()).to_string(),
             "02:6d:0a:00:00:02"
         );
-        assert_eq!(
-            Mac::of_address("fd00::1:2".parse().unwrap()).to_string(),
-            "06:00:00:01:00:02"
+        let v6 = |text: &str| Mac::of_address(text.parse().unwrap());
+        assert_eq!(v6("fd00::2").octets()[0], 0x06);
+        assert_ne!(
+            v6("fd00::2"),
+            v6("fd00::1:0:0:2"),
+            "one suffix, two addresses"
         );
     }
 

@@ -1,6 +1,7 @@
 //! Names, parsed once and valid ever after.
 
 use alloc::borrow::ToOwned;
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use core::fmt;
@@ -39,6 +40,9 @@ pub enum Reason {
     /// A character outside the alphabet.
     #[error("it must start with a letter or digit, followed by letters, digits, `_`, `.` or `-`")]
     Alphabet,
+    /// A name that `/proc/sys/net/*/conf` gives to all interfaces.
+    #[error("`all` and `default` stand for every interface")]
+    EveryLink,
     /// Not a plain absolute path.
     #[error(
         "it must be an absolute path of letters, digits, `_`, `.`, `-`, `+`, `:`, `@` and `/`, without `..`"
@@ -82,6 +86,9 @@ fn check(what: &'static str, value: &str, bytes_max: usize) -> Result<(), NameEr
 
 macro_rules! shared_str_name {
     ($(#[$doc:meta])* $name:ident, $check:expr) => {
+        shared_str_name!($(#[$doc])* $name, $check, |value: &str| value.into());
+    };
+    ($(#[$doc:meta])* $name:ident, $check:expr, $spell:expr) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
         #[serde(try_from = "String", into = "String")]
@@ -100,7 +107,7 @@ macro_rules! shared_str_name {
 
             fn from_str(value: &str) -> Result<Self, NameError> {
                 $check(value)?;
-                Ok(Self(value.into()))
+                Ok(Self($spell(value)))
             }
         }
 
@@ -141,7 +148,13 @@ shared_str_name!(
     /// A network namespace other than the host's, by the absolute path of its file
     /// (`/run/netns/web`, `/proc/42/ns/net`): an alphabet that needs no quoting in a shell.
     Netns,
-    check_netns
+    check_netns,
+    // One directory by two names (Filesystem Hierarchy Standard 3.0, 5.13); as two it would pass
+    // for two namespaces.
+    |value: &str| match value.strip_prefix("/var/run/") {
+        Some(rest) => format!("/run/{rest}").into(),
+        None => value.into(),
+    }
 );
 
 fn check_netns(value: &str) -> Result<(), NameError> {
@@ -166,10 +179,7 @@ impl Netns {
     /// The name under `/run/netns`, where `ip netns` keeps its own; `None` for any other path.
     #[must_use]
     pub fn ip_netns_name(&self) -> Option<&str> {
-        let name = self
-            .0
-            .strip_prefix("/run/netns/")
-            .or_else(|| self.0.strip_prefix("/var/run/netns/"))?;
+        let name = self.0.strip_prefix("/run/netns/")?;
         (!name.contains('/')).then_some(name)
     }
 }
@@ -221,6 +231,9 @@ impl FromStr for LinkName {
 
     fn from_str(value: &str) -> Result<Self, NameError> {
         check("interface name", value, LINK_NAME_BYTES_MAX)?;
+        if matches!(value, "all" | "default") {
+            return Err(NameError::new("interface name", value, Reason::EveryLink));
+        }
         let mut bytes = [0; LINK_NAME_BYTES_MAX];
         bytes[..value.len()].copy_from_slice(value.as_bytes());
         Ok(Self(bytes))
@@ -256,7 +269,6 @@ impl fmt::Debug for LinkName {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::format;
 
     #[test]
     fn names_keep_to_their_alphabet() {
@@ -290,7 +302,9 @@ mod tests {
             "mdv0123456789ab".parse::<LinkName>().unwrap().as_str(),
             "mdv0123456789ab"
         );
-        assert!("sixteen-bytes-xx".parse::<LinkName>().is_err());
+        for bad in ["sixteen-bytes-xx", "all", "default", ""] {
+            assert!(bad.parse::<LinkName>().is_err(), "{bad:?}");
+        }
         assert_eq!(
             LinkName::derived("mdv", 0xfedc_ba98_7654_3210, 11).as_str(),
             "mdvfedcba98765"
@@ -308,6 +322,8 @@ mod tests {
             "/proc/4/ns/net".parse::<Netns>().unwrap().ip_netns_name(),
             None
         );
+        let spelled: Netns = "/var/run/netns/web".parse().unwrap();
+        assert_eq!(spelled.as_str(), "/run/netns/web");
         for bad in ["", "web", "/a/../b", "/a b", "/a'b", "/a$(b)", "/a/"] {
             assert!(bad.parse::<Netns>().is_err(), "{bad:?}");
         }

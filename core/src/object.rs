@@ -342,6 +342,20 @@ impl Object {
         first.into_iter().chain(second)
     }
 
+    /// Whether the two want one name or one key, so that the kernel holds at most one of them.
+    #[must_use]
+    pub fn excludes(&self, other: &Self) -> bool {
+        let place = |d: &Dnat| (d.instance, d.at, Family::of(d.to.ip()), d.protocol, d.port);
+        match (self, other) {
+            (Self::Zone(a), Self::Zone(b)) => (a.instance, a.bridge) == (b.instance, b.bridge),
+            (Self::Masquerade(a), Self::Masquerade(b)) => a == b,
+            (Self::Dnat(a), Self::Dnat(b)) => place(a) == place(b),
+            _ => self
+                .gives()
+                .any(|base| other.gives().any(|other| other == base)),
+        }
+    }
+
     /// Whether it is never removed by an op of its own: a setting goes with its link, and whose
     /// wish an up loopback is, nobody can tell.
     #[must_use]

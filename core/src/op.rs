@@ -1,5 +1,6 @@
 //! One step of a plan, and the command that does the same.
 
+use alloc::format;
 use alloc::string::String;
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
@@ -145,7 +146,8 @@ impl fmt::Display for Link {
     }
 }
 
-/// The command that does the same: `ip -n web addr add 10.88.0.2/24 dev eth0`.
+/// The command that does the same: `ip -n web addr add 10.88.0.2/24 dev eth0`. Names stand behind
+/// their keyword, for `ip` reads a bare `n` or `up` as a word of its own.
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -167,38 +169,40 @@ fn fmt_add(object: &Object, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(f, "nft add element inet {} ", DnatMap(dnat))?;
             write!(f, "'{{ {} : {} . {} }}'", NftKey(dnat), to.ip(), to.port())
         }
-        Object::Bridge(bridge) => write!(
-            f,
-            "ip link add {} address {} mtu {} group {} type bridge",
-            bridge.name,
-            bridge.mac,
-            bridge.mtu_bytes,
-            bridge.instance.link_group()
-        ),
-        Object::Veth(veth) => {
-            let end = alloc::format!(
-                "mtu {} group {} numtxqueues 1 numrxqueues 1",
-                veth.mtu_bytes,
-                veth.instance.link_group()
-            );
+        // `ip` takes no group for a device that is yet to be made, as netlink does.
+        Object::Bridge(bridge) => {
+            let (name, mac, mtu) = (bridge.name, bridge.mac, bridge.mtu_bytes);
+            let group = bridge.instance.link_group();
             write!(
                 f,
-                "ip link add {} {end} type veth peer name {} {end}",
-                veth.name,
-                veth.peer()
+                "ip link add name {name} address {mac} mtu {mtu} type bridge; "
+            )?;
+            write!(f, "ip link set dev {name} group {group}")
+        }
+        Object::Veth(veth) => {
+            let (name, peer, mtu) = (veth.name, veth.peer(), veth.mtu_bytes);
+            let group = veth.instance.link_group();
+            let end = format!("mtu {mtu} numtxqueues 1 numrxqueues 1");
+            write!(
+                f,
+                "ip link add name {name} {end} type veth peer name {peer} {end}; "
+            )?;
+            write!(
+                f,
+                "ip link set dev {name} group {group}; ip link set dev {peer} group {group}"
             )
         }
         Object::Move(moved) => {
             let (peer, mac, name) = (moved.peer(), moved.mac, moved.to.name);
             write!(
                 f,
-                "ip link set {peer} address {mac} netns {} name {name}",
+                "ip link set dev {peer} address {mac} netns {} name {name}",
                 Place(&moved.to.ns)
             )
         }
         Object::Master(master) => write!(
             f,
-            "ip link set {} master {} addrgenmode none up",
+            "ip link set dev {} master {} addrgenmode none up",
             master.link, master.bridge
         ),
         Object::Hairpin(hairpin) => write!(f, "bridge link set dev {} hairpin on", hairpin.link),
@@ -229,7 +233,7 @@ fn fmt_add(object: &Object, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 link.name
             )
         }
-        Object::Up(up) => write!(f, "{} link set {} up", Ip(&up.link.ns), up.link.name),
+        Object::Up(up) => write!(f, "{} link set dev {} up", Ip(&up.link.ns), up.link.name),
         Object::Route(route) => fmt_route("add", route, f),
         Object::Forwarding(forwarding) => {
             write!(f, "sysctl -qw {}=1", forwarding_key(forwarding.family))
@@ -250,13 +254,13 @@ fn fmt_del(object: &Object, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 NftKey(dnat)
             )
         }
-        Object::Bridge(bridge) => write!(f, "ip link del {}", bridge.name),
-        Object::Veth(veth) => write!(f, "ip link del {}", veth.name),
+        Object::Bridge(bridge) => write!(f, "ip link del dev {}", bridge.name),
+        Object::Veth(veth) => write!(f, "ip link del dev {}", veth.name),
         Object::Move(moved) => {
             let (ip, name, peer) = (Ip(&moved.to.ns), moved.to.name, moved.peer());
-            write!(f, "{ip} link set {name} netns $$ name {peer}")
+            write!(f, "{ip} link set dev {name} netns $$ name {peer}")
         }
-        Object::Master(master) => write!(f, "ip link set {} nomaster down", master.link),
+        Object::Master(master) => write!(f, "ip link set dev {} nomaster down", master.link),
         Object::Hairpin(hairpin) => write!(f, "bridge link set dev {} hairpin off", hairpin.link),
         Object::Isolated(isolated) => {
             write!(f, "bridge link set dev {} isolated off", isolated.link)
@@ -272,7 +276,7 @@ fn fmt_del(object: &Object, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 link.name
             )
         }
-        Object::Up(up) => write!(f, "{} link set {} down", Ip(&up.link.ns), up.link.name),
+        Object::Up(up) => write!(f, "{} link set dev {} down", Ip(&up.link.ns), up.link.name),
         Object::Route(route) => fmt_route("del", route, f),
         Object::Forwarding(forwarding) => {
             write!(f, "sysctl -qw {}=0", forwarding_key(forwarding.family))

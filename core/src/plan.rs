@@ -5,7 +5,9 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Base, Endpoint, EndpointId, Footprint, Network, NetworkName, Object, Op};
+use crate::{
+    Address, Base, Endpoint, EndpointId, Footprint, Link, Network, NetworkName, Object, Op, Route,
+};
 
 /// A change to the state and the ops that make the kernel follow.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
@@ -50,7 +52,8 @@ pub enum OnFailure {
 #[must_use]
 pub fn diff(from: &Footprint, to: &Footprint) -> Vec<Op> {
     let removed: Footprint = from.difference(to).cloned().collect();
-    let gone = standing_on(&removed, from);
+    let mut gone = standing_on(&removed, from);
+    gone.extend(flushed(&removed, from));
     let additions = to
         .iter()
         .filter(|object| !from.contains(*object) || gone.contains(*object));
@@ -63,6 +66,28 @@ pub fn diff(from: &Footprint, to: &Footprint) -> Vec<Op> {
             .chain(additions)
             .collect(),
     )
+}
+
+/// Routes that the kernel drops because the last IPv4 address of their link goes
+/// (`fib_disable_ip`, net/ipv4/fib_frontend.c).
+fn flushed(removed: &Footprint, from: &Footprint) -> Footprint {
+    let addressed = |object: &Object| {
+        if let Object::Address(Address { link, address }) = object {
+            address.addr().is_ipv4().then(|| link.clone())
+        } else {
+            None
+        }
+    };
+    let bare: BTreeSet<Link> = removed.iter().filter_map(addressed).collect();
+    let kept: BTreeSet<Link> = from.difference(removed).filter_map(addressed).collect();
+    let goes = |object: &&Object| {
+        if let Object::Route(Route { link, via, .. }) = object {
+            via.is_ipv4() && bare.contains(link) && !kept.contains(link)
+        } else {
+            false
+        }
+    };
+    from.iter().filter(goes).cloned().collect()
 }
 
 /// Drops each removal that another removal implies, and those that are never an op.

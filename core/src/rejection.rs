@@ -63,6 +63,12 @@ pub enum Rejection {
         value: String,
         subnets: Vec<IpNet>,
     },
+    /// A route that containers could not have.
+    #[error("route to {destination} can't be: {reason}")]
+    Route {
+        destination: IpNet,
+        reason: &'static str,
+    },
     /// Two of something that a subnet has one of.
     #[error("subnet {subnet} has two of {what}: {first} and {second}; give one")]
     Twice {
@@ -174,6 +180,11 @@ pub enum Rejection {
     /// A setting that mydocker makes itself, or that is given twice.
     #[error("setting `{0}` is given twice, or made by mydocker itself: leave this one out")]
     SettingTwice(String),
+    /// A name or key that an undo could not free.
+    #[error(
+        "{0} is still held by what a failed transaction left over: mydocker tries again to remove it with every command"
+    )]
+    LeftOver(String),
     /// The bridge's own MAC.
     #[error("mac {mac} is that of the bridge of network `{network}`: choose another")]
     MacOfBridge { mac: Mac, network: NetworkName },

@@ -74,6 +74,8 @@ pub struct Transaction {
     landed: Vec<Op>,
     cause: Option<Failure>,
     left: Vec<Object>,
+    /// Whether a process before this one may have carried out any of it.
+    resumed: bool,
     phase: Phase,
 }
 
@@ -100,6 +102,7 @@ impl Transaction {
     #[must_use]
     pub fn resume(plan: &Plan) -> Self {
         let mut transaction = Self::applying(plan);
+        transaction.resumed = true;
         if plan.on_failure == OnFailure::Undo {
             transaction.landed = core::mem::take(&mut transaction.todo);
             transaction.turn_back(Failure {
@@ -122,6 +125,7 @@ impl Transaction {
             landed: Vec::new(),
             cause: None,
             left: Vec::new(),
+            resumed: false,
             phase: Phase::Applying,
         }
     }
@@ -185,6 +189,8 @@ impl Transaction {
                     Op::Del(object) => self.left.push(object.clone()),
                     // Its base went with a container that died meanwhile: nothing is left.
                     Op::Add(_) if error.kind == ErrorKind::Missing => continue,
+                    // The process before this one added it.
+                    Op::Add(_) if self.resumed && error.kind == ErrorKind::Exists => continue,
                     Op::Add(_) => {}
                 }
             }

@@ -1,1 +1,14 @@
-//! Applies plans to a log and to a model of the kernel.
+//! Executors that touch no host: a [model](Kernel) of the kernel, a [log](Recorder) of what any
+//! executor was told and how it answered, and a [saboteur](Faulty) that makes any executor fail
+//! as a real one can. And the [renderings](Rendering) of a plan that nobody carries out.
+#![forbid(unsafe_code)]
+
+mod faulty;
+mod kernel;
+mod recorder;
+mod rendering;
+
+pub use faulty::{Crashed, Fault, Faulty, until_crash};
+pub use kernel::Kernel;
+pub use recorder::Recorder;
+pub use rendering::{Rendering, render};

@@ -12,11 +12,16 @@ use mydocker_exec_dryrun::Kernel;
 /// Every grammar that a word of the command line is parsed by: what parses prints and parses
 /// back the same.
 pub fn names(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
     fn check<T: std::str::FromStr + std::fmt::Display + PartialEq>(text: &str) {
         if let Ok(value) = text.parse::<T>() {
             let again = value.to_string().parse::<T>();
-            assert!(again.is_ok_and(|again| again == value), "{text:?} does not read back");
+            assert!(
+                again.is_ok_and(|again| again == value),
+                "{text:?} does not read back"
+            );
         }
     }
     check::<NetworkName>(text);
@@ -53,12 +58,19 @@ fn run(requests: impl Iterator<Item = Request>) {
             }
         };
         let json = serde_json::to_string(&plan).expect("a plan is data");
-        assert_eq!(serde_json::from_str(&json).ok(), Some(plan.clone()), "a plan reads back");
+        assert_eq!(
+            serde_json::from_str(&json).ok(),
+            Some(plan.clone()),
+            "a plan reads back"
+        );
         let mut fold = Fold(&mut state);
         drive(&mut Transaction::begin(plan), &mut kernel, &mut fold)
             .expect("a journal of our own making makes sense");
         let repair = state.repair(&Facts::default(), kernel.objects());
-        let open = repair.ops.iter().find(|op| !op.name().ends_with("Forwarding"));
+        let open = repair
+            .ops
+            .iter()
+            .find(|op| !op.name().ends_with("Forwarding"));
         assert_eq!(open, None, "the kernel is not what the state says");
     }
 }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 pub struct Host {
     dir: TempDir,
     ns: PathBuf,
-    pub(crate) binary: PathBuf,
+    binary: PathBuf,
 }
 
 impl Host {
@@ -24,14 +24,20 @@ impl Host {
     /// When the kernel refuses.
     #[must_use]
     pub fn new() -> Option<Self> {
-        if !nix::unistd::geteuid().is_root() {
-            eprintln!("skipped: it makes network namespaces, which needs root");
+        if !is_root() {
             return None;
         }
-        let dir = tempfile::Builder::new().prefix("mydocker-test-").tempdir().expect("a directory");
+        let dir = tempfile::Builder::new()
+            .prefix("mydocker-test-")
+            .tempdir()
+            .expect("a directory");
         let ns = dir.path().join("netns/host");
         netns::create(&ns).expect("a namespace");
-        let host = Self { dir, ns, binary: binary() };
+        let host = Self {
+            dir,
+            ns,
+            binary: binary(),
+        };
         host.sh("ip link set lo up");
         Some(host)
     }
@@ -70,6 +76,8 @@ impl Host {
         let there = path.display();
         self.sh(&format!(
             "ip link add {name} type veth peer name up0 netns {there}
+             # No link-local address, which would come a second late.
+             ip link set {name} addrgenmode none
              ip addr add {ours} dev {name} nodad
              ip link set {name} up
              nsenter --net={there} ip link set lo up
@@ -84,7 +92,11 @@ impl Host {
     /// # Panics
     /// When a command fails.
     pub fn sh(&self, script: &str) -> String {
-        let output = self.inside("sh").args(["-euc", script]).output().expect("sh starts");
+        let output = self
+            .inside("sh")
+            .args(["-euc", script])
+            .output()
+            .expect("sh starts");
         assert!(output.status.success(), "{script}\n{}", shown(&output));
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
@@ -93,11 +105,42 @@ impl Host {
     #[must_use]
     pub fn inside(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net={}", self.ns.display())).arg(program.as_ref());
-        command.env("MYDOCKER_ROOT", self.dir.path().join("lib"));
-        command.env("MYDOCKER_RUN_ROOT", self.dir.path().join("run"));
-        command.stdin(Stdio::null());
         command
+            .arg(format!("--net={}", self.ns.display()))
+            .arg(program.as_ref());
+        command.envs(self.environment()).stdin(Stdio::null());
+        command
+    }
+
+    /// Where `mydocker` finds the host's directories.
+    #[must_use]
+    pub fn environment(&self) -> [(&'static str, PathBuf); 2] {
+        [
+            ("MYDOCKER_ROOT", self.dir.path().join("lib")),
+            ("MYDOCKER_RUN_ROOT", self.dir.path().join("run")),
+        ]
+    }
+
+    /// `mydocker` inside the host, yet to be started; words are split at white space.
+    #[must_use]
+    pub fn mydocker_command(&self, line: &str) -> Command {
+        let mut command = self.inside(&self.binary);
+        command.args(line.split_whitespace());
+        command
+    }
+
+    /// Puts the busybox image where `mydocker run busybox` finds it.
+    ///
+    /// # Panics
+    /// When there is no busybox.
+    pub fn with_image(&self) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("image.sh");
+        let image = self.dir.path().join("lib/image/busybox.tar");
+        let status = Command::new(script).arg(image).status();
+        assert!(
+            status.is_ok_and(|status| status.success()),
+            "tests/image.sh needs busybox"
+        );
     }
 
     /// Runs `mydocker` inside the host; words are split at white space.
@@ -106,7 +149,9 @@ impl Host {
     /// When it can't be started.
     #[must_use]
     pub fn mydocker(&self, line: &str) -> Output {
-        self.inside(&self.binary).args(line.split_whitespace()).output().expect("mydocker starts")
+        self.mydocker_command(line)
+            .output()
+            .expect("mydocker starts")
     }
 
     /// What `mydocker` prints when all goes well.
@@ -115,7 +160,11 @@ impl Host {
     /// When it does not.
     pub fn ok(&self, line: &str) -> String {
         let output = self.mydocker(line);
-        assert!(output.status.success(), "mydocker {line}\n{}", shown(&output));
+        assert!(
+            output.status.success(),
+            "mydocker {line}\n{}",
+            shown(&output)
+        );
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -125,9 +174,18 @@ impl Host {
     /// When it does not fail so.
     pub fn fails(&self, code: i32, line: &str) -> String {
         let output = self.mydocker(line);
-        assert_eq!(output.status.code(), Some(code), "mydocker {line}\n{}", shown(&output));
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "mydocker {line}\n{}",
+            shown(&output)
+        );
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(said.starts_with("error: "), "mydocker {line}\n{}", shown(&output));
+        assert!(
+            said.starts_with("error: "),
+            "mydocker {line}\n{}",
+            shown(&output)
+        );
         said
     }
 
@@ -141,7 +199,9 @@ impl Host {
         let endpoint: serde_json::Value = serde_json::from_str(&self.ok(&line)).expect("JSON");
         let addresses = endpoint["addresses"].as_array().expect("addresses").iter();
         let bare = |text: &str| text.split('/').next().unwrap_or_default().parse();
-        addresses.map(|text| bare(text.as_str().unwrap_or_default()).expect("an IP")).collect()
+        addresses
+            .map(|text| bare(text.as_str().unwrap_or_default()).expect("an IP"))
+            .collect()
     }
 
     /// Everything a full cycle must leave as it was: links, addresses, routes, rules, rulesets,
@@ -149,12 +209,17 @@ impl Host {
     #[must_use]
     pub fn snapshot(&self) -> String {
         let mut all = self.sh(
-            "ip -o link | sed 's/ qlen.*//'
+            "# Whether a bridge has a carrier follows its ports a moment later.
+             steady() { sed 's/ qlen.*//; s/NO-CARRIER,//; s/ state [A-Z]*//; s/ linkdown//'; }
+             ip -o link | steady
              ip -o addr
-             ip route show table all; ip -6 route show table all; ip rule; ip -6 rule
+             # A host that forwards IPv6 answers to its subnets' anycast addresses.
+             { ip route show table all; ip -6 route show table all; } | grep -v ^anycast | steady
+             ip rule; ip -6 rule
              nft list ruleset
              sysctl -a -r '^net\\.(ipv4|ipv6|bridge)' 2>/dev/null |
-                 grep -Ev 'forward|mc_forwarding|_mem|_count|netdev_rss|random|tcp_fastopen|secret'",
+                 # What follows from forwarding, and what changes by itself.
+                 grep -Ev 'forward|accept_redirects|_mem|_count|netdev_rss|random|tcp_fastopen|secret'",
         );
         for folder in ["lib", "run"] {
             let mut files: Vec<PathBuf> = Vec::new();
@@ -166,14 +231,37 @@ impl Host {
         }
         all
     }
+
+    /// Checks that everything [`snapshot`](Self::snapshot) saw is as it was.
+    ///
+    /// # Panics
+    /// When it is not; says what came and what went.
+    #[track_caller]
+    pub fn assert_as(&self, before: &str) {
+        let after = self.snapshot();
+        let only_in = |one: &str, other: &str| -> Vec<String> {
+            let other: Vec<&str> = other.lines().collect();
+            one.lines()
+                .filter(|line| !other.contains(line))
+                .map(ToOwned::to_owned)
+                .collect()
+        };
+        let (went, came) = (only_in(before, &after), only_in(&after, before));
+        assert!(
+            went.is_empty() && came.is_empty(),
+            "went: {went:#?}\ncame: {came:#?}"
+        );
+    }
 }
 
 impl Drop for Host {
     fn drop(&mut self) {
-        let Ok(entries) = std::fs::read_dir(self.dir.path().join("netns")) else { return };
+        let Ok(entries) = std::fs::read_dir(self.dir.path().join("netns")) else {
+            return;
+        };
         for entry in entries.flatten() {
             if let Err(error) = netns::remove(&entry.path()) {
-                eprintln!("{} stays: {error}", entry.path().display());
+                note(&format!("{} stays: {error}", entry.path().display()));
             }
         }
     }
@@ -185,7 +273,10 @@ fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {
         let path = entry.path();
         if path.is_dir() {
             files_below(&path, found);
-        } else if !["lock", "state", "journal"].iter().any(|own| path.ends_with(own)) {
+        } else if !["lock", "state", "journal"]
+            .iter()
+            .any(|own| path.ends_with(own))
+        {
             found.push(path);
         }
     }
@@ -194,14 +285,42 @@ fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {
 /// The `mydocker` that was built with this test.
 fn binary() -> PathBuf {
     let test = std::env::current_exe().expect("a path");
-    let built = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST").join("mydocker");
+    let built = test
+        .ancestors()
+        .nth(2)
+        .expect("target/PROFILE/deps/TEST")
+        .join("mydocker");
     // A stale one would test yesterday's code.
     if let Some(cargo) = std::env::var_os("CARGO") {
-        let status = Command::new(cargo).args(["build", "-q", "-p", "mydocker"]).status();
-        assert!(status.is_ok_and(|status| status.success()), "mydocker does not build");
+        let status = Command::new(cargo)
+            .args(["build", "-q", "-p", "mydocker"])
+            .status();
+        assert!(
+            status.is_ok_and(|status| status.success()),
+            "mydocker does not build"
+        );
     }
-    assert!(built.exists(), "{} is missing: cargo build -p mydocker", built.display());
+    assert!(
+        built.exists(),
+        "{} is missing: cargo build -p mydocker",
+        built.display()
+    );
     built
+}
+
+/// Whether a test may make network namespaces; says so if it may not.
+#[must_use]
+pub fn is_root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        note("skipped: it makes network namespaces, which needs root");
+    }
+    root
+}
+
+#[expect(clippy::print_stderr, reason = "a test that does not run says so")]
+fn note(text: &str) {
+    eprintln!("{text}");
 }
 
 fn shown(output: &Output) -> String {

@@ -1,1 +1,11 @@
-//! Test support.
+//! Test support: a host in a namespace, a host in miniature, and short words for requests.
+
+mod host;
+mod scenario;
+mod traffic;
+mod world;
+
+pub use host::{Host, is_root};
+pub use scenario::{Scenario, Step};
+pub use traffic::Call;
+pub use world::{Journal, Torn, World, attach, create, detach, netns, remove, story, word};

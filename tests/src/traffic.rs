@@ -75,7 +75,9 @@ fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
     let start = Instant::now();
     loop {
         match listener.accept() {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && start.elapsed() < PATIENCE => {
+            Err(error)
+                if error.kind() == io::ErrorKind::WouldBlock && start.elapsed() < PATIENCE =>
+            {
                 thread::sleep(Duration::from_millis(2));
             }
             other => return other,

@@ -38,16 +38,35 @@ impl Scene {
         let before = host.snapshot();
         host.ok("network create --subnet 10.0.0.1/24 testbridge");
         let publish = format!("-p {PUBLISHED}:{WEB} -p {PUBLISHED}:{WEB}/udp");
-        assert_eq!(host.connect("testbridge", "web", &web, &publish), [ip("10.0.0.2")]);
+        assert_eq!(
+            host.connect("testbridge", "web", &web, &publish),
+            [ip("10.0.0.2")]
+        );
         assert_eq!(host.connect("testbridge", "db", &db, ""), [ip("10.0.0.3")]);
-        Some(Self { host, web, db, lan, router, before })
+        Some(Self {
+            host,
+            web,
+            db,
+            lan,
+            router,
+            before,
+        })
     }
 
     /// A call over TCP and one over UDP; the source that `server` saw, the same for both.
     fn call(&self, from: &Path, to: SocketAddr, server: &Path, port: u16) -> IpAddr {
-        let call = Call { from, to, server, port };
-        let tcp = call.tcp().unwrap_or_else(|error| panic!("tcp {call:?}: {error}"));
-        let udp = call.udp().unwrap_or_else(|error| panic!("udp {call:?}: {error}"));
+        let call = Call {
+            from,
+            to,
+            server,
+            port,
+        };
+        let tcp = call
+            .tcp()
+            .unwrap_or_else(|error| panic!("tcp {call:?}: {error}"));
+        let udp = call
+            .udp()
+            .unwrap_or_else(|error| panic!("udp {call:?}: {error}"));
         assert_eq!(tcp, udp, "{call:?}");
         tcp
     }
@@ -57,8 +76,7 @@ impl Scene {
         self.host.ok("network disconnect testbridge web");
         self.host.ok("network disconnect testbridge db");
         self.host.ok("network remove testbridge");
-        let after = self.host.snapshot();
-        assert!(self.before == after, "before:\n{}\nafter:\n{after}", self.before);
+        self.host.assert_as(&self.before);
     }
 }
 
@@ -66,20 +84,37 @@ impl Scene {
 fn scenario_1_the_network_is_listed_and_routed() {
     let Some(scene) = Scene::new() else { return };
     let list = scene.host.ok("network list");
-    let line: Vec<&str> = list.lines().nth(1).unwrap().split_whitespace().take(3).collect();
+    let line: Vec<&str> = list
+        .lines()
+        .nth(1)
+        .unwrap()
+        .split_whitespace()
+        .take(3)
+        .collect();
     assert!(list.starts_with("NAME"), "{list}");
     assert_eq!(line, ["testbridge", "10.0.0.1/24", "bridge"]);
     let route = scene.host.sh("ip route show dev testbridge");
-    assert_eq!(route.trim(), "10.0.0.0/24 proto kernel scope link src 10.0.0.1");
+    assert_eq!(
+        route.trim(),
+        "10.0.0.0/24 proto kernel scope link src 10.0.0.1"
+    );
     scene.leaves_nothing();
 }
 
 #[test]
 fn scenario_2_containers_reach_each_other() {
     let Some(scene) = Scene::new() else { return };
-    assert_eq!(scene.call(&scene.db, to("10.0.0.2", WEB), &scene.web, WEB), ip("10.0.0.3"));
-    assert_eq!(scene.call(&scene.web, to("10.0.0.3", 5432), &scene.db, 5432), ip("10.0.0.2"));
-    let routes = scene.host.sh(&format!("nsenter --net={} ip route", scene.web.display()));
+    assert_eq!(
+        scene.call(&scene.db, to("10.0.0.2", WEB), &scene.web, WEB),
+        ip("10.0.0.3")
+    );
+    assert_eq!(
+        scene.call(&scene.web, to("10.0.0.3", 5432), &scene.db, 5432),
+        ip("10.0.0.2")
+    );
+    let routes = scene
+        .host
+        .sh(&format!("nsenter --net={} ip route", scene.web.display()));
     assert!(routes.contains("default via 10.0.0.1 dev eth0"), "{routes}");
     scene.leaves_nothing();
 }
@@ -88,7 +123,10 @@ fn scenario_2_containers_reach_each_other() {
 fn scenario_3_the_host_reaches_a_container() {
     let Some(scene) = Scene::new() else { return };
     let host = scene.host.ns();
-    assert_eq!(scene.call(host, to("10.0.0.2", WEB), &scene.web, WEB), ip("10.0.0.1"));
+    assert_eq!(
+        scene.call(host, to("10.0.0.2", WEB), &scene.web, WEB),
+        ip("10.0.0.1")
+    );
     scene.leaves_nothing();
 }
 
@@ -96,7 +134,11 @@ fn scenario_3_the_host_reaches_a_container() {
 fn scenario_4_a_container_reaches_the_outside() {
     let Some(scene) = Scene::new() else { return };
     let seen = scene.call(&scene.db, to("198.51.100.9", 53), &scene.router, 53);
-    assert_eq!(seen, ip("198.51.100.1"), "the router has no route to the subnet");
+    assert_eq!(
+        seen,
+        ip("198.51.100.1"),
+        "the router has no route to the subnet"
+    );
     let seen = scene.call(&scene.db, to("192.0.2.9", 53), &scene.lan, 53);
     assert_eq!(seen, ip("192.0.2.1"));
     scene.leaves_nothing();
@@ -114,9 +156,18 @@ fn scenario_5_another_machine_reaches_the_published_port() {
 fn scenario_6_the_host_reaches_its_own_published_port() {
     let Some(scene) = Scene::new() else { return };
     let host = scene.host.ns();
-    assert_eq!(scene.call(host, to("192.0.2.1", PUBLISHED), &scene.web, WEB), ip("192.0.2.1"));
-    assert_eq!(scene.call(host, to("10.0.0.1", PUBLISHED), &scene.web, WEB), ip("10.0.0.1"));
-    assert_eq!(scene.call(host, to("127.0.0.1", PUBLISHED), &scene.web, WEB), ip("10.0.0.1"));
+    assert_eq!(
+        scene.call(host, to("192.0.2.1", PUBLISHED), &scene.web, WEB),
+        ip("192.0.2.1")
+    );
+    assert_eq!(
+        scene.call(host, to("10.0.0.1", PUBLISHED), &scene.web, WEB),
+        ip("10.0.0.1")
+    );
+    assert_eq!(
+        scene.call(host, to("127.0.0.1", PUBLISHED), &scene.web, WEB),
+        ip("10.0.0.1")
+    );
     scene.leaves_nothing();
 }
 
@@ -125,8 +176,14 @@ fn a_container_reaches_its_own_and_its_neighbours_published_port() {
     let Some(scene) = Scene::new() else { return };
     for host_address in ["10.0.0.1", "192.0.2.1", "198.51.100.1"] {
         let target = to(host_address, PUBLISHED);
-        assert_eq!(scene.call(&scene.web, target, &scene.web, WEB), ip("10.0.0.1"));
-        assert_eq!(scene.call(&scene.db, target, &scene.web, WEB), ip("10.0.0.1"));
+        assert_eq!(
+            scene.call(&scene.web, target, &scene.web, WEB),
+            ip("10.0.0.1")
+        );
+        assert_eq!(
+            scene.call(&scene.db, target, &scene.web, WEB),
+            ip("10.0.0.1")
+        );
     }
     scene.leaves_nothing();
 }
@@ -140,7 +197,12 @@ fn an_unpublished_port_stays_inside() {
     ));
     let (from, server) = (scene.lan.as_path(), scene.web.as_path());
     for target in [to("10.0.0.2", WEB), to("10.0.0.2", 81), to("192.0.2.1", 81)] {
-        let call = Call { from, to: target, server, port: target.port() };
+        let call = Call {
+            from,
+            to: target,
+            server,
+            port: target.port(),
+        };
         assert!(call.tcp().is_err(), "{call:?}");
     }
     scene.leaves_nothing();
@@ -151,12 +213,22 @@ fn disconnecting_takes_the_published_port_away() {
     let Some(scene) = Scene::new() else { return };
     let target = to("192.0.2.1", PUBLISHED);
     scene.host.ok("network disconnect testbridge web");
-    let call = Call { from: &scene.lan, to: target, server: &scene.web, port: WEB };
+    let call = Call {
+        from: &scene.lan,
+        to: target,
+        server: &scene.web,
+        port: WEB,
+    };
     assert!(call.tcp().is_err());
     let publish = format!("-p {PUBLISHED}:{WEB} -p {PUBLISHED}:{WEB}/udp");
-    let again = scene.host.connect("testbridge", "web", &scene.web, &publish);
+    let again = scene
+        .host
+        .connect("testbridge", "web", &scene.web, &publish);
     assert_eq!(again, [ip("10.0.0.4")], "a released address rests");
-    assert_eq!(scene.call(&scene.lan, target, &scene.web, WEB), ip("192.0.2.9"));
+    assert_eq!(
+        scene.call(&scene.lan, target, &scene.web, WEB),
+        ip("192.0.2.9")
+    );
     scene.leaves_nothing();
 }
 
@@ -174,33 +246,54 @@ fn two_networks_of_both_families() {
     assert_eq!(host.connect("back", "web", &web, ""), [ip("fd00:2::2")]);
     assert_eq!(host.connect("back", "db", &db, ""), [ip("fd00:2::3")]);
     let seen = |from: &Path, to: SocketAddr, server: &Path, port| {
-        Call { from, to, server, port }.tcp().unwrap_or_else(|error| panic!("{to}: {error}"))
+        Call {
+            from,
+            to,
+            server,
+            port,
+        }
+        .tcp()
+        .unwrap_or_else(|error| panic!("{to}: {error}"))
     };
     // At once: no duplicate address detection to wait for.
     assert_eq!(seen(&db, to("fd00:2::2", 80), &web, 80), ip("fd00:2::3"));
-    assert_eq!(seen(&lan, to("2001:db8::1", 8080), &web, 80), ip("2001:db8::9"));
-    assert_eq!(seen(&web, to("2001:db8::9", 53), &lan, 53), ip("2001:db8::1"));
+    assert_eq!(
+        seen(&lan, to("2001:db8::1", 8080), &web, 80),
+        ip("2001:db8::9")
+    );
+    assert_eq!(
+        seen(&web, to("2001:db8::9", 53), &lan, 53),
+        ip("2001:db8::1")
+    );
     // Exactly one default route, and it moves when its network is left.
     let defaults = |family: &str| {
-        host.sh(&format!("nsenter --net={} ip {family} route show default", web.display()))
+        host.sh(&format!(
+            "nsenter --net={} ip {family} route show default",
+            web.display()
+        ))
     };
     assert_eq!(defaults("-6").lines().count(), 1);
     assert!(defaults("-6").contains("via fd00:1::1"));
     host.ok("network disconnect front web");
-    assert!(defaults("-6").contains("via fd00:2::1"), "{}", defaults("-6"));
+    assert!(
+        defaults("-6").contains("via fd00:2::1"),
+        "{}",
+        defaults("-6")
+    );
     assert_eq!(defaults("-4"), "");
     host.ok("network disconnect back web");
     host.ok("network disconnect back db");
     host.ok("network remove front back");
-    let after = host.snapshot();
-    assert!(before == after, "before:\n{before}\nafter:\n{after}");
+    host.assert_as(&before);
 }
 
 #[test]
 fn an_ipv4_only_endpoint_has_no_ipv6_address() {
     let Some(scene) = Scene::new() else { return };
     let web = scene.web.display();
-    let inside = scene.host.sh(&format!("nsenter --net={web} ip -6 -o addr show dev eth0"));
+    let inside = scene
+        .host
+        .sh(&format!("nsenter --net={web} ip -6 -o addr show dev eth0"));
     assert_eq!(inside, "");
     assert_eq!(scene.host.sh("ip -6 -o addr show dev testbridge"), "");
     scene.leaves_nothing();

@@ -39,12 +39,16 @@ pub(super) fn run(app: &App, run: Run) -> Result<ExitCode, Failure> {
             report::line(id)?;
             Ok(ExitCode::SUCCESS)
         }
-        Ok(Started::Finished { exit_code, trouble, .. }) => {
+        Ok(Started::Finished {
+            exit_code, trouble, ..
+        }) => {
             trouble.iter().for_each(warn);
             Ok(ExitCode::from(exit_code))
         }
         Err(error) => {
-            let code = error.downcast_ref().map(|failure: &StartFailure| failure.exit_code);
+            let code = error
+                .downcast_ref()
+                .map(|failure: &StartFailure| failure.exit_code);
             Err(Failure::from(error).with_code(code.unwrap_or(NOT_SET_UP)))
         }
     }
@@ -65,20 +69,35 @@ fn networks(run: &Run) -> Result<(NetworkMode, Vec<Joining>), Failure> {
     let asked = &run.endpoint;
     if mode != NetworkMode::Attached {
         if !asked.publish.is_empty() || !asked.ip.is_empty() || asked.mac_address.is_some() {
-            return Err(usage("-p, --ip and --mac-address need a network: give --net NETWORK"));
+            return Err(usage(
+                "-p, --ip and --mac-address need a network: give --net NETWORK",
+            ));
         }
         return Ok((mode, Vec::new()));
     }
     if words.len() > 1 && (!asked.ip.is_empty() || asked.mac_address.is_some()) {
-        return Err(usage("--ip and --mac-address go with one network: use network connect"));
+        return Err(usage(
+            "--ip and --mac-address go with one network: use network connect",
+        ));
     }
     let mut joining = Vec::new();
     for (index, word) in words.iter().enumerate() {
-        let network = word.parse().map_err(|error| Failure::refused(error).with_code(2))?;
+        let network = word
+            .parse()
+            .map_err(|error| Failure::refused(error).with_code(2))?;
         let addresses = asked.ip.clone();
         // The first network is the way out, and so the way in.
-        let ports = if index == 0 { asked.publish.clone() } else { Vec::new() };
-        joining.push(Joining { network, addresses, mac: asked.mac_address, ports });
+        let ports = if index == 0 {
+            asked.publish.clone()
+        } else {
+            Vec::new()
+        };
+        joining.push(Joining {
+            network,
+            addresses,
+            mac: asked.mac_address,
+            ports,
+        });
     }
     Ok((mode, joining))
 }
@@ -90,7 +109,11 @@ fn spec_of(run: Run, mode: NetworkMode, joining: &[Joining]) -> anyhow::Result<S
         command: run.command,
         env: run.env,
         hostname: run.hostname,
-        volumes: run.volume.iter().map(|volume| volume.parse()).collect::<Result<_, _>>()?,
+        volumes: run
+            .volume
+            .iter()
+            .map(|volume| volume.parse())
+            .collect::<Result<_, _>>()?,
         limits: Limits {
             memory_bytes: run.memory.as_deref().map(parse_memory).transpose()?,
             cpu_percent: run.cpu,
@@ -101,7 +124,10 @@ fn spec_of(run: Run, mode: NetworkMode, joining: &[Joining]) -> anyhow::Result<S
         detached: run.detach,
         auto_remove: run.rm,
         network: mode,
-        networks: joining.iter().map(|joining| joining.network.to_string()).collect(),
+        networks: joining
+            .iter()
+            .map(|joining| joining.network.to_string())
+            .collect(),
         attachments: serde_json::to_value(joining)?,
         ..Spec::new(image)
     };
@@ -122,12 +148,23 @@ fn plan(
 ) -> Result<(), Failure> {
     let archive = Images::new(&app.roots.root).archive(&spec.image);
     if !archive.exists() {
-        warn(format!("there is no image `{}`: {} is missing", spec.image, archive.display()));
+        warn(format!(
+            "there is no image `{}`: {} is missing",
+            spec.image,
+            archive.display()
+        ));
     }
-    let name = spec.name.as_ref().map_or(spec.image.as_str(), |name| name.as_str());
+    let name = spec
+        .name
+        .as_ref()
+        .map_or(spec.image.as_str(), |name| name.as_str());
     let container: ContainerName = name.parse().map_err(Failure::refused)?;
     let netns = app.roots.run_root.join("netns").join(name);
-    let netns: Netns = netns.to_string_lossy().into_owned().try_into().map_err(Failure::refused)?;
+    let netns: Netns = netns
+        .to_string_lossy()
+        .into_owned()
+        .try_into()
+        .map_err(Failure::refused)?;
     let request = |joining: Joining| joining.request(container.clone(), netns.clone());
     let requests: Vec<_> = joining.into_iter().map(request).collect();
     app.dry_run(&requests, format)
@@ -215,7 +252,10 @@ pub(super) fn ps(app: &App, ps: &Ps) -> Result<(), Failure> {
         }
     }
     let listing = containers.list()?;
-    listing.damaged.iter().for_each(|error| warn(format!("{error:#}")));
+    listing
+        .damaged
+        .iter()
+        .for_each(|error| warn(format!("{error:#}")));
     let shown = |record: &&Record| ps.all || record.status() != Status::Exited;
     let rows: Vec<Row> = listing.records.iter().filter(shown).map(Row::of).collect();
     if ps.quiet {
@@ -224,7 +264,9 @@ pub(super) fn ps(app: &App, ps: &Ps) -> Result<(), Failure> {
     match ps.format {
         Format::Json => report::json(&rows)?,
         Format::Table => report::table(
-            &["ID", "NAME", "PID", "STATUS", "COMMAND", "CREATED", "IP", "NETWORKS", "PORTS"],
+            &[
+                "ID", "NAME", "PID", "STATUS", "COMMAND", "CREATED", "IP", "NETWORKS", "PORTS",
+            ],
             &rows.iter().map(Row::cells).collect::<Vec<_>>(),
         )?,
     }

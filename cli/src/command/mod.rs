@@ -24,7 +24,10 @@ pub(crate) struct App {
 /// Does what the command line says.
 pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let app = App {
-        roots: Roots { root: cli.root, run_root: cli.run_root },
+        roots: Roots {
+            root: cli.root,
+            run_root: cli.run_root,
+        },
         backend: cli.executor,
     };
     match cli.command {
@@ -39,7 +42,10 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
 
 impl App {
     pub(crate) fn engine(&self) -> Result<Engine<Backend>, Failure> {
-        Ok(Engine::open(self.roots.clone(), Backend::open(self.backend, &self.roots)?))
+        Ok(Engine::open(
+            self.roots.clone(),
+            Backend::open(self.backend, &self.roots)?,
+        ))
     }
 
     /// Carries out a request.

@@ -54,7 +54,9 @@ fn spec_of(create: Create) -> Result<NetworkSpec, Failure> {
         let on = || match value.as_str() {
             "true" => Ok(true),
             "false" => Ok(false),
-            _ => Err(usage(format!("option {key} is `{value}`: write true or false"))),
+            _ => Err(usage(format!(
+                "option {key} is `{value}`: write true or false"
+            ))),
         };
         match key.as_str() {
             "icc" => spec.icc = on()?,
@@ -68,7 +70,9 @@ fn spec_of(create: Create) -> Result<NetworkSpec, Failure> {
             }
             _ => {
                 let known = "bridge, gateway, icc, isolate or mtu";
-                return Err(usage(format!("`{key}` is no option of a bridge network: {known}")));
+                return Err(usage(format!(
+                    "`{key}` is no option of a bridge network: {known}"
+                )));
             }
         }
     }
@@ -101,13 +105,17 @@ fn list(app: &App, list: &List) -> Result<(), Failure> {
     }
     match list.format {
         Format::Json => {
-            let networks: Vec<_> =
-                state.networks().map(|network| NetworkView::of(state, network)).collect();
+            let networks: Vec<_> = state
+                .networks()
+                .map(|network| NetworkView::of(state, network))
+                .collect();
             report::json(&networks)?;
         }
         Format::Table => {
-            let rows: Vec<_> =
-                state.networks().map(|network| report::network_row(state, network)).collect();
+            let rows: Vec<_> = state
+                .networks()
+                .map(|network| report::network_row(state, network))
+                .collect();
             report::table(&["NAME", "IPRANGE", "DRIVER", "BRIDGE", "ENDPOINTS"], &rows)?;
         }
     }
@@ -128,7 +136,12 @@ fn inspect(app: &App, inspect: &Inspect) -> Result<(), Failure> {
 }
 
 fn remove(app: &App, remove: RemoveNetworks) -> Result<(), Failure> {
-    let requests: Vec<_> = remove.name.iter().cloned().map(Request::RemoveNetwork).collect();
+    let requests: Vec<_> = remove
+        .name
+        .iter()
+        .cloned()
+        .map(Request::RemoveNetwork)
+        .collect();
     if let Some(format) = remove.dry_run.dry_run {
         return app.dry_run(&requests, format);
     }
@@ -142,7 +155,9 @@ fn remove(app: &App, remove: RemoveNetworks) -> Result<(), Failure> {
 fn connect(app: &App, connect: Connect) -> Result<(), Failure> {
     let netns = match (connect.netns, connect.pid) {
         (Some(netns), _) => netns,
-        (None, Some(pid)) => format!("/proc/{pid}/ns/net").parse::<Netns>().map_err(usage)?,
+        (None, Some(pid)) => format!("/proc/{pid}/ns/net")
+            .parse::<Netns>()
+            .map_err(usage)?,
         (None, None) => return Err(usage("name the container's namespace: --netns or --pid")),
     };
     let spec = AttachSpec {
@@ -181,7 +196,11 @@ pub(super) fn attach_spec(
 }
 
 fn disconnect(app: &App, disconnect: Disconnect) -> Result<(), Failure> {
-    let Disconnect { network, container, dry_run } = disconnect;
+    let Disconnect {
+        network,
+        container,
+        dry_run,
+    } = disconnect;
     let request = Request::Detach(EndpointId { network, container });
     match dry_run.dry_run {
         Some(format) => app.dry_run(&[request], format),

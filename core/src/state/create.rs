@@ -62,19 +62,7 @@ impl State {
         };
         let network = self.with_mac(network);
         check_mtu(&network)?;
-        at_most("routes", network.routes.len(), ROUTES_MAX)?;
-        for route in &network.routes {
-            subnet_of("route's next hop", &network.subnets, &route.via.into())?;
-            let same_family = Family::of(route.destination.addr()) == Family::of(route.via);
-            if !same_family || route.destination != route.destination.trunc() {
-                let what = "route's destination (of its next hop's family, host bits zero)";
-                return Err(not_in(
-                    what,
-                    route.destination.to_string(),
-                    &network.subnets,
-                ));
-            }
-        }
+        check_routes(&network)?;
         let (objects, forwarding) = self.raise(facts, &network);
         let mut ops = diff(&Footprint::new(), &objects);
         ops.extend(forwarding);
@@ -346,6 +334,45 @@ fn leads_anywhere(route: &IpNet) -> bool {
         IpNet::V6(_) => 7,
     };
     route.prefix_len() < specific
+}
+
+/// Routes that every container of the network can have: none fights with another, with the
+/// subnets or with the default route.
+fn check_routes(network: &Network) -> Result<(), Rejection> {
+    at_most("routes", network.routes.len(), ROUTES_MAX)?;
+    for (index, route) in network.routes.iter().enumerate() {
+        subnet_of("route's next hop", &network.subnets, &route.via.into())?;
+        let destination = route.destination;
+        let wrong = |reason| {
+            Err(Rejection::Route {
+                destination,
+                reason,
+            })
+        };
+        if Family::of(destination.addr()) != Family::of(route.via) {
+            return wrong("its next hop is of the other family");
+        }
+        if destination != destination.trunc() {
+            return wrong("it has host bits that are not zero");
+        }
+        if destination.prefix_len() == 0 {
+            return wrong("the way to everything is the gateway's: give --gateway");
+        }
+        if network
+            .subnets
+            .iter()
+            .any(|subnet| subnet.net == destination)
+        {
+            return wrong("that is a subnet of the network itself");
+        }
+        if network.routes[..index]
+            .iter()
+            .any(|other| other.destination == destination)
+        {
+            return wrong("there is another to the same destination");
+        }
+    }
+    Ok(())
 }
 
 fn check_mtu(network: &Network) -> Result<(), Rejection> {

@@ -5,13 +5,16 @@ mod create;
 mod index;
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
 use alloc::vec::Vec;
+
+use ipnet::IpNet;
 
 use crate::snapshot::{Damage, NetworkRecord, Snapshot};
 use crate::{
-    Change, ContainerName, Endpoint, EndpointId, Entry, Facts, Family, Footprint, Forwarding,
-    Instance, Netns, Network, NetworkName, Object, OnFailure, Op, Outcome, Plan, Rejection,
-    Request, diff, standing_on,
+    Change, ContainerName, Endpoint, EndpointId, Entry, Facts, Footprint, Forwarding, Instance,
+    Netns, Network, NetworkName, Object, OnFailure, Op, Outcome, Plan, Rejection, Request, diff,
+    standing_on,
 };
 use index::{NetworkState, PortIndex, Sandbox};
 
@@ -190,12 +193,27 @@ impl State {
         if self.pending.is_some() {
             return Err(Rejection::Pending);
         }
-        match request {
+        let plan = match request {
             Request::CreateNetwork(spec) => self.plan_create(facts, spec),
             Request::RemoveNetwork(name) => self.plan_remove(name),
             Request::Attach(spec) => self.plan_attach(facts, spec),
             Request::Detach(id) => self.plan_detach(facts, id),
+        }?;
+        self.check_debris(&plan)?;
+        Ok(plan)
+    }
+
+    /// The names and keys of debris stay taken, as its addresses and ports do: whoever took one
+    /// that was free after all would lose it to the next sweep, which goes by name.
+    fn check_debris(&self, plan: &Plan) -> Result<(), Rejection> {
+        for op in &plan.ops {
+            if let Op::Add(object) = op
+                && self.debris.iter().any(|held| held.excludes(object))
+            {
+                return Err(Rejection::LeftOver(format!("{}", op.target())));
+            }
         }
+        Ok(())
     }
 
     /// The smallest plan from what the kernel shows to what is wanted, debris gone.
@@ -249,20 +267,20 @@ impl State {
         all
     }
 
-    /// What the endpoints of one container want: for each family one default route, by the first
-    /// that has a way out.
+    /// What the endpoints of one container want: to each destination one route, by the network
+    /// that it joined first, unless it has an address there.
     fn objects_of(&self, endpoints: &[&Endpoint]) -> Footprint {
-        let mut taken = BTreeSet::new();
+        let addresses = endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
+        let mut taken: BTreeSet<IpNet> = addresses.map(IpNet::trunc).collect();
         let mut all = Footprint::new();
         for endpoint in endpoints {
             let Some(network) = self.network(&endpoint.id.network) else {
                 continue;
             };
-            let ours: BTreeSet<Family> = endpoint
-                .ways_out(network)
-                .filter(|family| taken.insert(*family))
-                .collect();
-            all.extend(endpoint.objects(self.instance, network, &ours));
+            all.extend(endpoint.objects(self.instance, network));
+            let routes = endpoint.routes(network).into_iter();
+            let first = routes.filter(|route| taken.insert(route.destination));
+            all.extend(first.map(Object::Route));
         }
         all
     }
@@ -318,7 +336,11 @@ impl State {
 
     fn apply(&mut self, change: &Change) -> Result<(), Damage> {
         match change {
-            Change::NetworkAdded(network) => self.insert_network(network.clone(), true),
+            Change::NetworkAdded(network) => {
+                self.insert_network(network.clone(), true)?;
+                self.hold_debris();
+                Ok(())
+            }
             Change::NetworkRemoved(name) => self.remove_network(name),
             Change::EndpointAdded(endpoint) => self.insert_endpoint(endpoint.clone()),
             Change::EndpointRemoved(id) => self.remove_endpoint(id),

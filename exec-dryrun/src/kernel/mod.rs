@@ -1,0 +1,241 @@
+//! Kernel: a model of what the real one does with our ops.
+//!
+//! It holds objects and foreign things, refuses what the real one refuses, and lets go along what
+//! the real one lets go along. Same ops, same answers: it knows no clock and no chance.
+//!
+//! | op | refused | and besides |
+//! |---|---|---|
+//! | Add, any | [`Missing`](ErrorKind::Missing): a base is not there, is foreign, or its namespace is gone | |
+//! | Add Ruleset | `Exists`: a table of that name, ours or not | Del takes its elements along |
+//! | Add Zone, Masquerade, Dnat | `Exists`: the key is there, with whatever data (`NLM_F_EXCL`) | Del goes by key |
+//! | Add Bridge, Veth | `Exists`: the name, or the peer's, is there; `Os(EINVAL)`: it is `all` or `default` | |
+//! | Add Move | `Exists`: the name is taken over there | frees the peer's name in the host; Del brings it back |
+//! | Add Master | `Os(EXFULL)`: 1023 ports | a port of another bridge changes over, its port flags gone |
+//! | Add Hairpin, Isolated | `Missing`: the link is no port | set again: fine |
+//! | Add LinkSysctl | | overwrites; `disable_ipv6` flushes IPv6; Del does nothing |
+//! | Add Address | `Exists`: it is on the link; `Denied`: IPv6 where it is disabled | |
+//! | Add Up, Forwarding | | set again: fine |
+//! | Add Route | `Os(ENETUNREACH)`, IPv6 `Os(EHOSTUNREACH)`: link down, or next hop in no subnet of the link; `Os(EINVAL)`: next hop is the link itself; `Exists`: destination and metric are taken in the namespace | |
+//! | Del, any | | succeeds on what is absent or foreign, and leaves the latter alone; only a foreign element of our own table goes, for elements have no mark |
+//! | Del Veth | | takes its peer and what stands on it, wherever that is |
+//! | Del Bridge | | sets its ports free: they stay, without master and port flags |
+//! | Del Master | | takes the port flags along |
+//! | Del Up | | flushes the link's routes and IPv6 addresses |
+//! | Del Address | | the link's last IPv4 one takes its IPv4 routes along |
+//! | end of a sandbox | | takes its links and so the host's ends of their cables |
+//!
+//! Not modelled: secondary IPv4 addresses, packets, other tables' verdicts, the kernel's own
+//! link-local addresses.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "each match picks one kind out of a set of all kinds"
+)]
+
+mod add;
+mod del;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use mydocker_core::{
+    ErrorKind, Executor, Facts, Footprint, Forwarding, Link, LinkName, Netns, Ns, Object, Op,
+    OpError, OpResult,
+};
+
+/// A model kernel: see the table above for what it does.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Kernel {
+    objects: Footprint,
+    foreign: Footprint,
+    host: Facts,
+    alive: BTreeSet<Netns>,
+    dead: BTreeSet<Netns>,
+    any_namespace: bool,
+}
+
+impl Kernel {
+    /// A host with nothing on it and no namespace but its own.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A host that holds exactly `footprint`; the namespaces that it speaks of are there.
+    #[must_use]
+    pub fn from_footprint(footprint: Footprint) -> Self {
+        let mut kernel = Self::new();
+        for object in footprint {
+            if let Ns::Sandbox(netns) = object.ns() {
+                kernel.alive.insert(netns.clone());
+            }
+            if let Object::Forwarding(Forwarding { family }) = object {
+                kernel.host.forwarding.insert(family);
+            } else {
+                kernel.objects.insert(object);
+            }
+        }
+        kernel
+    }
+
+    /// The same with these routes, interfaces, settings and MTU, none of them ours.
+    #[must_use]
+    pub fn with_facts(mut self, facts: Facts) -> Self {
+        self.host = facts;
+        self
+    }
+
+    /// The same with one more namespace.
+    #[must_use]
+    pub fn with_namespace(mut self, netns: Netns) -> Self {
+        self.dead.remove(&netns);
+        self.alive.insert(netns);
+        self
+    }
+
+    /// The same, and every namespace that an op speaks of is there until it is killed.
+    #[must_use]
+    pub fn any_namespace(mut self) -> Self {
+        self.any_namespace = true;
+        self
+    }
+
+    /// The same with something that lacks our mark: a squatter on its name or key.
+    #[must_use]
+    pub fn with_foreign(mut self, object: Object) -> Self {
+        self.foreign.insert(object);
+        self
+    }
+
+    /// Everything of ours, but for [`Forwarding`], which belongs to nobody: see
+    /// [`facts`](Executor::facts) for that.
+    #[must_use]
+    pub fn objects(&self) -> &Footprint {
+        &self.objects
+    }
+
+    /// Everything that lacks our mark, but for what [`with_facts`](Self::with_facts) put there.
+    #[must_use]
+    pub fn foreign(&self) -> &Footprint {
+        &self.foreign
+    }
+
+    /// Ends a sandbox: its links go, and with them the host's ends of their cables.
+    pub fn kill_sandbox(&mut self, netns: &Netns) {
+        self.alive.remove(netns);
+        self.dead.insert(netns.clone());
+        let inside = |object: &Object| matches!(object.ns(), Ns::Sandbox(ns) if ns == netns);
+        let cables = self.objects.iter().filter_map(|object| match object {
+            Object::Move(moved) if inside(object) => Some(moved.host),
+            _ => None,
+        });
+        for host in cables.collect::<Vec<LinkName>>() {
+            self.remove_link(host);
+        }
+        self.objects.retain(|object| !inside(object));
+        self.foreign.retain(|object| !inside(object));
+    }
+
+    fn try_one(&mut self, op: &Op) -> OpResult {
+        match op {
+            Op::Add(object) => self.add(object),
+            Op::Del(object) => self.del(object),
+        }
+    }
+
+    fn ns_is_there(&self, ns: &Ns) -> bool {
+        match ns {
+            Ns::Host => true,
+            Ns::Sandbox(netns) => {
+                !self.dead.contains(netns) && (self.any_namespace || self.alive.contains(netns))
+            }
+        }
+    }
+
+    /// Whether the link is there and ours to work on; a loopback is everybody's.
+    fn has_link(&self, link: &Link) -> bool {
+        self.ns_is_there(&link.ns) && (link.name == LinkName::LOOPBACK || self.is_ours(link))
+    }
+
+    fn is_ours(&self, link: &Link) -> bool {
+        self.objects.iter().any(|object| match object {
+            Object::Bridge(bridge) => *link == Link::host(bridge.name),
+            Object::Veth(veth) => {
+                *link == Link::host(veth.name)
+                    || (*link == Link::host(veth.peer()) && !self.has_moved(veth.name))
+            }
+            Object::Move(moved) => *link == moved.to,
+            _ => false,
+        })
+    }
+
+    /// Whether the cable's far end has left the host.
+    fn has_moved(&self, host: LinkName) -> bool {
+        let is_it = |object: &Object| matches!(object, Object::Move(moved) if moved.host == host);
+        self.objects.iter().any(is_it)
+    }
+
+    /// Whether no other link can have that name, whoever has it.
+    fn name_is_taken(&self, link: &Link) -> bool {
+        let base = mydocker_core::Base::Link(link.clone());
+        let listed = link.ns == Ns::Host && self.host.links.contains(link.name.as_str());
+        let foreign = || self.foreign.iter().any(|o| o.gives().any(|b| b == base));
+        self.has_link(link) || listed || foreign()
+    }
+}
+
+impl Executor for Kernel {
+    fn apply(&mut self, ops: &[Op]) -> Vec<OpResult> {
+        let mut results = Vec::new();
+        for op in ops {
+            let result = self.try_one(op);
+            let failed = result.is_err();
+            results.push(result);
+            if failed {
+                break;
+            }
+        }
+        results
+    }
+
+    fn observe(&mut self, sandboxes: &BTreeSet<Netns>) -> Result<Footprint, OpError> {
+        let seen = |object: &&Object| match object.ns() {
+            Ns::Host => true,
+            Ns::Sandbox(netns) => sandboxes.contains(netns),
+        };
+        Ok(self.objects.iter().filter(seen).cloned().collect())
+    }
+
+    fn facts(&mut self) -> Result<Facts, OpError> {
+        let mut facts = self.host.clone();
+        facts.links.insert(LinkName::LOOPBACK.to_string());
+        for object in self.objects.iter().chain(&self.foreign) {
+            match object {
+                Object::Bridge(bridge) => {
+                    facts.links.insert(bridge.name.to_string());
+                }
+                Object::Veth(veth) => {
+                    facts.links.insert(veth.name.to_string());
+                }
+                Object::Address(address) if address.link.ns == Ns::Host => {
+                    facts.routes.push(address.address.trunc());
+                }
+                Object::Route(route) if route.link.ns == Ns::Host => {
+                    facts.routes.push(route.destination);
+                }
+                _ => {}
+            }
+        }
+        Ok(facts)
+    }
+
+    fn is_alive(&mut self, netns: &Netns) -> bool {
+        self.ns_is_there(&Ns::Sandbox(netns.clone()))
+    }
+}
+
+/// A refusal in the kernel's words.
+fn refused(kind: ErrorKind, detail: impl Into<String>) -> OpError {
+    let detail = detail.into();
+    OpError { kind, detail }
+}

@@ -1,0 +1,539 @@
+//! Laws that hold for every script of requests.
+#![expect(clippy::unwrap_used, reason = "what helps a test is a test")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
+use mydocker_core::{
+    Address, AttachSpec, ContainerName, EndpointId, ErrorKind, Executor, Facts, Family, Footprint,
+    Link, LinkName, LinkSysctl, Master, NetworkName, NetworkSpec, Ns, Object, OnFailure, Op,
+    Outcome, Plan, PortSpec, Protocol, Rejection, Request, Setting, Snapshot, State, StaticRoute,
+    Transaction, Up, drive,
+};
+use mydocker_exec_dryrun::{Fault, Faulty};
+use mydocker_tests::{World, attach, create, detach, netns, remove, word};
+use proptest::prelude::*;
+
+/// Small, so that requests meet: the same names, overlapping subnets, the same few ports.
+const SUBNETS: [&str; 12] = [
+    "10.0.0.0/24",
+    "10.0.0.1/24",
+    "10.0.0.128/25",
+    "10.0.1.9/24",
+    "10.0.0.0/22",
+    "10.9.0.0/30",
+    "10.9.0.6/30",
+    "192.168.7.0/29",
+    "fd00:1::/64",
+    "fd00:1::5/120",
+    "fd00:2::/126",
+    "10.16.0.0/14",
+];
+
+fn some<T: Clone + std::fmt::Debug + 'static>(
+    all: impl IntoIterator<Item = T>,
+    most: usize,
+) -> impl Strategy<Value = Vec<T>> {
+    prop::sample::subsequence(all.into_iter().collect::<Vec<T>>(), 0..=most)
+}
+
+fn network() -> impl Strategy<Value = NetworkName> {
+    prop::sample::select(&["n0", "n1", "n2", "a-name-too-long-for-a-link"]).prop_map(word)
+}
+
+fn container() -> impl Strategy<Value = ContainerName> {
+    prop::sample::select(&["c0", "c1", "c2"]).prop_map(word)
+}
+
+fn rarely() -> impl Strategy<Value = bool> {
+    prop::bool::weighted(0.15)
+}
+
+prop_compose! {
+    fn network_spec()(
+        name in network(),
+        subnets in some(SUBNETS, 3).prop_shuffle(),
+        (no_gateway, ipv6, internal, no_icc, open) in (rarely(), rarely(), rarely(), rarely(), rarely()),
+        gateways in prop_oneof![4 => Just(vec![]), 1 => some(["10.0.0.3", "fd00:1::7", "10.9.0.2"], 2)],
+        ip_ranges in prop_oneof![4 => Just(vec![]), 1 => some(["10.0.0.8/30", "10.0.0.0/32", "10.0.0.255/32", "192.168.7.4/30", "fd00:1::40/124"], 2)],
+        aux in prop_oneof![4 => Just(vec![]), 1 => some(["10.0.0.2", "10.0.0.9", "fd00:1::2", "192.168.7.2"], 3)],
+        mtu_bytes in prop_oneof![4 => Just(None), 1 => prop::sample::select(&[67, 1280, 9000, 65536]).prop_map(Some)],
+        routes in prop_oneof![4 => Just(vec![]), 1 => some([
+            ("172.20.0.0/16", "10.0.0.9"), ("172.21.0.0/16", "192.168.7.3"), ("fd77::/64", "fd00:1::9"),
+        ], 2)],
+    ) -> NetworkSpec {
+        let name_of = |(i, a): (usize, &str)| (format!("aux{i}"), word(a));
+        NetworkSpec {
+            subnets: subnets.into_iter().map(word).collect(),
+            no_gateway, ipv6, internal, icc: !no_icc, isolate: !open, mtu_bytes,
+            gateways: gateways.into_iter().map(word).collect(),
+            ip_ranges: ip_ranges.into_iter().map(word).collect(),
+            aux_addresses: aux.into_iter().enumerate().map(name_of).collect(),
+            routes: routes.into_iter().map(|(destination, via)| StaticRoute {
+                destination: word(destination), via: word(via),
+            }).collect(),
+            ..NetworkSpec::new(name)
+        }
+    }
+}
+
+prop_compose! {
+    fn port()(
+        host_ip in prop::sample::select(&[None, None, Some("127.0.0.1"), Some("0.0.0.0"), Some("::1"), Some("10.1.1.1")]),
+        host_port in 8080u16..8084,
+        container_port in 80u16..82,
+        protocol in prop::sample::select(&[Protocol::Tcp, Protocol::Udp]),
+    ) -> PortSpec {
+        PortSpec { host_ip: host_ip.map(word), host_port, container_port, protocol }
+    }
+}
+
+prop_compose! {
+    fn attach_spec()(
+        network in network(),
+        container in container(),
+        addresses in prop_oneof![3 => Just(vec![]), 1 => some(["10.0.0.2", "10.0.0.7", "10.0.0.255", "10.9.0.2", "192.168.7.5", "fd00:1::33"], 2)],
+        ports in prop::collection::vec(port(), 0..3),
+        ifname in prop_oneof![4 => Just(None), 1 => prop::sample::select(&["eth0", "eth1", "lan"]).prop_map(|n| Some(word(n)))],
+        default_route in prop::bool::weighted(0.85),
+        metric in prop_oneof![4 => Just(None), 1 => Just(Some(50))],
+        mac in prop_oneof![6 => Just(None), 1 => prop::sample::select(&["02:00:00:00:00:01", "02:6d:0a:00:00:01"]).prop_map(|m| Some(word(m)))],
+        sysctls in prop_oneof![5 => Just(vec![]), 1 => some([
+            (Family::V4, "arp_notify", 1), (Family::V4, "rp_filter", 2), (Family::V6, "accept_ra", 1), (Family::V4, "rp_filter", 1),
+        ], 3)],
+    ) -> AttachSpec {
+        AttachSpec {
+            addresses: addresses.into_iter().map(word).collect(),
+            ports, ifname, default_route, metric, mac,
+            sysctls: sysctls.into_iter().map(|(family, key, value)| Setting {
+                family, key: key.into(), value,
+            }).collect(),
+            ..AttachSpec::new(network, container.clone(), netns(container.as_str()))
+        }
+    }
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    prop_oneof![
+        3 => network_spec().prop_map(Request::CreateNetwork),
+        6 => attach_spec().prop_map(Request::Attach),
+        2 => (network(), container())
+            .prop_map(|(network, container)| Request::Detach(EndpointId { network, container })),
+        1 => network().prop_map(Request::RemoveNetwork),
+    ]
+}
+
+fn script() -> impl Strategy<Value = Vec<Request>> {
+    // Networks first, or most of a script is refused.
+    let start = prop::collection::vec(network_spec().prop_map(Request::CreateNetwork), 1..4);
+    let rest = prop::collection::vec(request(), 1..24);
+    (start, rest).prop_map(|(start, rest)| [start, rest].concat())
+}
+
+/// A second opinion, as simple as can be: who is there.
+#[derive(Default)]
+struct Model(BTreeMap<NetworkName, BTreeSet<ContainerName>>);
+
+impl Model {
+    /// What must be refused whatever else the request says.
+    fn refusal(&self, request: &Request) -> Option<Rejection> {
+        match request {
+            Request::CreateNetwork(spec) => {
+                let name = spec.name.clone();
+                self.0
+                    .contains_key(&name)
+                    .then_some(Rejection::NetworkExists(name))
+            }
+            Request::RemoveNetwork(name) => match self.0.get(name) {
+                None => Some(Rejection::NetworkUnknown(name.clone())),
+                Some(on) if on.is_empty() => None,
+                Some(on) => Some(Rejection::NetworkInUse {
+                    network: name.clone(),
+                    containers: on.iter().cloned().collect(),
+                }),
+            },
+            Request::Attach(spec) => match self.0.get(&spec.network) {
+                None => Some(Rejection::NetworkUnknown(spec.network.clone())),
+                Some(on) => on
+                    .contains(&spec.container)
+                    .then(|| Rejection::EndpointExists(spec.id())),
+            },
+            Request::Detach(id) => {
+                let there = self
+                    .0
+                    .get(&id.network)
+                    .is_some_and(|on| on.contains(&id.container));
+                (!there).then(|| Rejection::EndpointUnknown(id.clone()))
+            }
+        }
+    }
+
+    fn take_in(&mut self, request: &Request) {
+        match request {
+            Request::CreateNetwork(spec) => {
+                self.0.insert(spec.name.clone(), BTreeSet::new());
+            }
+            Request::RemoveNetwork(name) => {
+                self.0.remove(name);
+            }
+            Request::Attach(spec) => {
+                self.0
+                    .entry(spec.network.clone())
+                    .or_default()
+                    .insert(spec.container.clone());
+            }
+            Request::Detach(id) => {
+                self.0
+                    .entry(id.network.clone())
+                    .or_default()
+                    .remove(&id.container);
+            }
+        }
+    }
+
+    fn check(&self, state: &State) {
+        let networks: Vec<_> = state.networks().map(|n| n.name.clone()).collect();
+        assert_eq!(networks, self.0.keys().cloned().collect::<Vec<_>>());
+        let of = |name: &NetworkName| -> BTreeSet<ContainerName> {
+            state
+                .endpoints_of(name)
+                .map(|e| e.id.container.clone())
+                .collect()
+        };
+        for (name, on) in &self.0 {
+            assert_eq!(of(name), *on);
+        }
+    }
+}
+
+/// Carries a script out; `each` sees the world before each accepted request, and its plan.
+fn play(requests: &[Request], mut each: impl FnMut(&World, &Request, &Plan)) -> World {
+    let (mut world, mut model) = (World::default(), Model::default());
+    for request in requests {
+        let planned = world.plan(request);
+        if let Some(refusal) = model.refusal(request) {
+            assert_eq!(planned, Err(refusal));
+            continue;
+        }
+        let plan = match planned {
+            Ok(plan) => plan,
+            Err(rejection) => {
+                assert!(!rejection.to_string().is_empty());
+                continue;
+            }
+        };
+        each(&world, request, &plan);
+        let outcome = world.carry_out(plan);
+        assert_eq!(
+            outcome,
+            Outcome::Committed,
+            "a healthy kernel took {request:?}"
+        );
+        model.take_in(request);
+        model.check(world.state());
+        world.assert_agrees(request);
+    }
+    world
+}
+
+fn leases_are_sound(state: &State) {
+    for network in state.networks() {
+        let mut seen = BTreeSet::new();
+        for endpoint in state.endpoints_of(&network.name) {
+            assert_eq!(endpoint.addresses.len(), network.subnets.len());
+            for (address, subnet) in endpoint.addresses.iter().zip(&network.subnets) {
+                let ip = address.addr();
+                let (first, last) = subnet.hosts();
+                assert!(
+                    (first..=last).contains(&ip),
+                    "{ip} is no host of {}",
+                    subnet.net
+                );
+                assert_eq!(address.prefix_len(), subnet.net.prefix_len());
+                assert_ne!(Some(ip), subnet.gateway);
+                assert!(!subnet.reserved.values().any(|reserved| *reserved == ip));
+                assert!(seen.insert(ip), "{ip} is leased twice");
+            }
+        }
+        let macs: BTreeSet<_> = state.endpoints_of(&network.name).map(|e| e.mac).collect();
+        assert_eq!(
+            macs.len(),
+            state.endpoints_of(&network.name).count(),
+            "macs differ"
+        );
+        assert!(
+            !macs.contains(&network.mac),
+            "{} is the bridge's own",
+            network.mac
+        );
+    }
+}
+
+fn ports_are_sound(state: &State) {
+    let all: Vec<_> = state.endpoints().flat_map(|e| &e.ports).collect();
+    for (i, one) in all.iter().enumerate() {
+        for other in &all[i + 1..] {
+            assert!(!one.conflicts(other), "{one} and {other}");
+        }
+    }
+}
+
+fn default_routes_are_sound(state: &State) {
+    let mut found: BTreeMap<(Ns, Family), usize> = BTreeMap::new();
+    for object in state.footprint() {
+        if let Object::Route(route) = object
+            && route.destination.prefix_len() == 0
+        {
+            *found
+                .entry((route.link.ns, Family::of(route.via)))
+                .or_default() += 1;
+        }
+    }
+    let mut wanted = BTreeMap::new();
+    for endpoint in state.endpoints().filter(|endpoint| endpoint.default_route) {
+        let network = state.network(&endpoint.id.network).unwrap();
+        for family in network.families().filter(|f| network.way_out(*f).is_some()) {
+            wanted.insert((Ns::Sandbox(endpoint.netns.clone()), family), 1);
+        }
+    }
+    assert_eq!(found, wanted);
+}
+
+fn reads_back<T>(value: &T)
+where
+    T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+{
+    let json = serde_json::to_string(value).unwrap();
+    assert_eq!(serde_json::from_str::<T>(&json).unwrap(), *value);
+}
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config(400))]
+
+    /// Plans lead where they say, and what they lead to is sound.
+    #[test]
+    fn an_accepted_plan_reaches_the_footprint(requests in script()) {
+        let world = play(&requests, |world, _, plan| {
+            assert!(!plan.ops.is_empty(), "a request does something");
+            assert_eq!(plan.on_failure == OnFailure::Continue, plan.ops.iter().any(|op| matches!(op, Op::Del(_))));
+            leases_are_sound(world.state());
+            ports_are_sound(world.state());
+            default_routes_are_sound(world.state());
+        });
+        leases_are_sound(world.state());
+        ports_are_sound(world.state());
+        default_routes_are_sound(world.state());
+    }
+
+    /// A plan that fails at its last op leaves no trace, in the kernel or in the state.
+    #[test]
+    fn undo_is_the_inverse(requests in script()) {
+        play(&requests, |before, request, plan| {
+            if plan.on_failure != OnFailure::Undo {
+                return;
+            }
+            let mut world = before.clone();
+            let last = plan.ops.len() - 1;
+            let fault = Fault::Refused(ErrorKind::Busy);
+            let mut faulty = Faulty::new(world.kernel).with_fault(last, fault);
+            let mut transaction = Transaction::begin(plan.clone());
+            let outcome = drive(&mut transaction, &mut faulty, &mut world.journal).unwrap();
+            assert!(matches!(outcome, Outcome::RolledBack(_)), "{outcome:?}");
+            world.kernel = faulty.into_inner();
+            assert_eq!(world.held(), before.held(), "{request:?}");
+            assert_eq!(world.forwarding(), before.clone().forwarding());
+            assert_eq!(world.state(), before.state());
+        });
+    }
+
+    /// Equal input gives byte-equal plans; what is written down reads back and means the same.
+    #[test]
+    fn the_same_input_gives_the_same_plan(requests in script()) {
+        let world = play(&requests, |world, request, plan| {
+            let mut again = world.clone();
+            again.journal = world.journal.reopened();
+            let twin = again.plan(request).unwrap();
+            let bytes = |plan: &Plan| serde_json::to_vec(plan).unwrap();
+            assert_eq!(bytes(&twin), bytes(plan));
+            reads_back(request);
+            reads_back(plan);
+        });
+        world.journal.entries.iter().for_each(reads_back);
+        reads_back::<Snapshot>(&world.state().snapshot());
+    }
+
+    /// State is the fold of its journal, and of any snapshot and what came after it.
+    #[test]
+    fn state_is_the_fold_of_its_journal(requests in script(), cut in any::<prop::sample::Index>()) {
+        let world = play(&requests, |_, _, _| {});
+        prop_assert_eq!(&world.journal.reopened().state, world.state());
+        let entries = &world.journal.entries;
+        let cut = cut.index(entries.len() + 1);
+        let mut state = State::new(world.state().instance());
+        for (i, entry) in entries.iter().enumerate() {
+            if i == cut {
+                state = State::restore(state.snapshot()).unwrap();
+            }
+            state.absorb(entry).unwrap();
+        }
+        prop_assert_eq!(&state, world.state());
+        prop_assert_eq!(&State::restore(state.snapshot()).unwrap(), &state);
+    }
+
+    /// Whatever happened to the kernel, one repair mends it and the next has nothing to do.
+    #[test]
+    fn repair_converges(
+        requests in script(),
+        drift in prop::collection::vec((any::<prop::sample::Index>(), 0u8..8), 1..8),
+    ) {
+        let mut world = play(&requests, |_, _, _| {});
+        for (index, how) in drift {
+            let all: Vec<Object> = world.kernel.objects().iter().cloned().collect();
+            if all.is_empty() {
+                break;
+            }
+            // Refusals are fine: then that drift did not happen.
+            world.kernel.apply(&[drifted(&all, index.index(all.len()), how)]);
+        }
+        let plan = world.repair();
+        let outcome = world.carry_out(plan.clone());
+        prop_assert_eq!(outcome, Outcome::Committed, "{:#?}", plan.ops);
+        world.assert_agrees(&plan.ops);
+        prop_assert_eq!(world.repair().ops, []);
+    }
+}
+
+/// Something that somebody does behind our back to one of our objects or its link.
+fn drifted(all: &[Object], index: usize, how: u8) -> Op {
+    let object = all[index].clone();
+    let add = |link: &Link, address: &str| {
+        let (link, address) = (link.clone(), word(address));
+        Op::Add(Object::Address(Address { link, address }))
+    };
+    match (&object, how) {
+        (Object::LinkSysctl(sysctl), _) => Op::Add(Object::LinkSysctl(LinkSysctl {
+            value: sysctl.value ^ 1,
+            ..sysctl.clone()
+        })),
+        (Object::Address(Address { link, .. }), 0) => add(link, "192.0.2.1/24"),
+        (Object::Up(Up { link }), 1) if link.name != LinkName::LOOPBACK => {
+            add(link, "10.0.0.77/24")
+        }
+        (Object::Master(master), 0..4) => {
+            let bridge = all.iter().rev().find_map(|object| {
+                if let Object::Bridge(bridge) = object {
+                    Some(bridge.name)
+                } else {
+                    None
+                }
+            });
+            let (link, bridge) = (master.link, bridge.unwrap_or(master.bridge));
+            Op::Add(Object::Master(Master { link, bridge }))
+        }
+        _ => Op::Del(object),
+    }
+}
+
+/// The kernel drops a link's routes with its last IPv4 address, also when that is a stray one
+/// which a repair removes before it adds the right one.
+#[test]
+fn a_repair_brings_back_routes_that_went_with_an_address() {
+    let requests = [
+        Request::CreateNetwork(create("n", &["10.0.0.0/24"])),
+        Request::Attach(attach("n", "web", &[])),
+    ];
+    let mut world = World::default().after(&requests);
+    let link = Link::sandbox(netns("web"), word("eth0"));
+    let address = |address: &str| {
+        let (link, address) = (link.clone(), word(address));
+        Object::Address(Address { link, address })
+    };
+    let drift = [
+        Op::Add(address("10.0.0.77/24")),
+        Op::Del(address("10.0.0.2/24")),
+    ];
+    assert_eq!(world.kernel.apply(&drift), [Ok(()), Ok(())]);
+    let plan = world.repair();
+    assert_eq!(world.carry_out(plan), Outcome::Committed);
+    world.assert_agrees(&drift);
+    assert_eq!(world.repair().ops, []);
+}
+
+/// Two sets of a thousand objects differ by little: the diff is as little.
+#[test]
+fn a_diff_is_as_large_as_the_difference() {
+    let mut world =
+        World::default().after(&[Request::CreateNetwork(create("big", &["10.0.0.0/16"]))]);
+    for i in 0..100 {
+        let spec = attach("big", &format!("c{i}"), &[]);
+        world.run(&Request::Attach(spec)).unwrap();
+    }
+    let one = Request::Attach(attach("big", "one-more", &["80:80"]));
+    let plan = world.plan(&one).unwrap();
+    let alone = World::default()
+        .after(&[Request::CreateNetwork(create("big", &["10.0.0.0/16"]))])
+        .plan(&one)
+        .unwrap();
+    assert_eq!(plan.ops.len(), alone.ops.len());
+}
+
+/// A bridge of this kernel takes 1023 ports, and planning knows.
+#[test]
+fn the_1024th_endpoint_is_refused() {
+    let mut world =
+        World::default().after(&[Request::CreateNetwork(create("big", &["10.0.0.0/16"]))]);
+    let mut state = world.state().clone();
+    for i in 0..1023 {
+        let spec = attach("big", &format!("c{i}"), &[]);
+        let plan = state
+            .plan(&Facts::default(), &Request::Attach(spec))
+            .unwrap();
+        state.absorb(&mydocker_core::Entry::Begin(plan)).unwrap();
+        state
+            .absorb(&mydocker_core::Entry::End(Outcome::Committed))
+            .unwrap();
+    }
+    let request = Request::Attach(attach("big", "one-more", &[]));
+    let refused = state.plan(&Facts::default(), &request);
+    let (network, max) = (word("big"), 1023);
+    assert_eq!(refused, Err(Rejection::BridgeFull { network, max }));
+    let hosts: BTreeSet<_> = state
+        .endpoints()
+        .map(|endpoint| endpoint.host_link)
+        .collect();
+    assert_eq!(hosts.len(), 1023, "host ends have names of their own");
+    world.journal.state = state;
+    leases_are_sound(world.state());
+}
+
+/// Requests for what is so already.
+#[test]
+fn a_request_already_satisfied_is_refused() {
+    let net: IpNet = word("10.0.0.0/24");
+    let spec = NetworkSpec {
+        subnets: vec![net],
+        ..NetworkSpec::new(word("n"))
+    };
+    let requests = [
+        Request::CreateNetwork(spec),
+        Request::Attach(attach("n", "c", &[])),
+        detach("n", "c"),
+        remove("n"),
+    ];
+    let mut world = World::default();
+    for request in requests {
+        assert_eq!(world.run(&request), Ok(Outcome::Committed));
+        let held = world.held();
+        assert!(world.run(&request).is_err(), "{request:?}");
+        assert_eq!(world.held(), held);
+    }
+    assert_eq!(world.held(), Footprint::new());
+}

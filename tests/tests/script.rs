@@ -1,0 +1,159 @@
+//! What a dry run prints is what is done: each scenario's script, run by `sh`, and its plans, carried
+//! out over netlink, leave the same kernel.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mydocker_core::{
+    Executor, Facts, Footprint, Instance, Netns, Outcome, Plan, Transaction, drive,
+};
+use mydocker_exec_dryrun::{Rendering, render};
+use mydocker_exec_netlink::{NetlinkExecutor, netns};
+use mydocker_tests::{Journal, Scenario, Step, is_root};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+/// A scenario as plans, and what becomes of the containers between them.
+enum Act {
+    Apply(Plan),
+    Kill(Netns),
+}
+
+/// What the model makes of a scenario, and the namespaces that it speaks of. `None` if its host
+/// has something that a fresh namespace has not.
+fn acts(name: &str) -> Option<(Vec<Act>, BTreeSet<Netns>)> {
+    let scenario = Scenario::read(name);
+    if scenario.facts != Facts::default() {
+        return None;
+    }
+    let mut world = scenario.world();
+    let (mut acts, mut sandboxes) = (Vec::new(), BTreeSet::new());
+    for (_, step) in scenario.steps() {
+        match step {
+            Step::Kill(netns) => {
+                world.kernel.kill_sandbox(&netns);
+                acts.push(Act::Kill(netns));
+            }
+            Step::Request(request) => {
+                let Ok(plan) = world.plan(&request) else {
+                    continue;
+                };
+                assert_eq!(world.carry_out(plan.clone()), Outcome::Committed);
+                sandboxes.extend(world.state().netns());
+                acts.push(Act::Apply(plan));
+            }
+        }
+    }
+    Some((acts, sandboxes))
+}
+
+/// Runs `play` as a host of its own: network and mounts, with a private /run/netns that holds
+/// `sandboxes`.
+fn on_a_host<T: Send>(sandboxes: &BTreeSet<Netns>, play: impl FnOnce() -> T + Send) -> T {
+    let host = || {
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
+        let none: Option<&str> = None;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        std::fs::create_dir_all("/run/netns").unwrap();
+        mount(
+            Some("tmpfs"),
+            "/run/netns",
+            Some("tmpfs"),
+            MsFlags::empty(),
+            none,
+        )
+        .unwrap();
+        sh("ip link set lo up");
+        for sandbox in sandboxes {
+            netns::create(Path::new(sandbox.as_str())).unwrap();
+        }
+        play()
+    };
+    thread::scope(|scope| scope.spawn(host).join().unwrap())
+}
+
+fn sh(script: &str) {
+    let output = Command::new("sh").args(["-c", script]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script}\n{said}");
+}
+
+/// What the kernel shows, once it stands still: links of a dead namespace go a moment later.
+fn settled(executor: &mut NetlinkExecutor, sandboxes: &BTreeSet<Netns>) -> Footprint {
+    let start = Instant::now();
+    let mut last = executor.observe(sandboxes).unwrap();
+    loop {
+        thread::sleep(Duration::from_millis(30));
+        let now = executor.observe(sandboxes).unwrap();
+        if now == last || start.elapsed() > Duration::from_secs(5) {
+            return now;
+        }
+        last = now;
+    }
+}
+
+fn by_netlink(acts: &[Act], sandboxes: &BTreeSet<Netns>) -> Vec<Footprint> {
+    on_a_host(sandboxes, || {
+        let mut executor = NetlinkExecutor::open(Instance::DEFAULT).unwrap();
+        let mut journal = Journal::default();
+        let mut shown = Vec::new();
+        for act in acts {
+            match act {
+                Act::Apply(plan) => {
+                    let mut transaction = Transaction::begin(plan.clone());
+                    let outcome = drive(&mut transaction, &mut executor, &mut journal).unwrap();
+                    assert_eq!(outcome, Outcome::Committed);
+                }
+                Act::Kill(netns) => netns::remove(Path::new(netns.as_str())).unwrap(),
+            }
+            shown.push(settled(&mut executor, sandboxes));
+        }
+        shown
+    })
+}
+
+fn by_script(acts: &[Act], sandboxes: &BTreeSet<Netns>) -> Vec<Footprint> {
+    on_a_host(sandboxes, || {
+        let mut executor = NetlinkExecutor::open(Instance::DEFAULT).unwrap();
+        let mut shown = Vec::new();
+        for act in acts {
+            match act {
+                Act::Apply(plan) => sh(&render(&plan.ops, Rendering::Script)),
+                Act::Kill(netns) => netns::remove(Path::new(netns.as_str())).unwrap(),
+            }
+            shown.push(settled(&mut executor, sandboxes));
+        }
+        shown
+    })
+}
+
+#[test]
+fn a_script_and_netlink_leave_the_same_kernel() {
+    if !is_root() {
+        return;
+    }
+    let mut compared = 0;
+    for name in Scenario::names() {
+        // A script stops where it removes what is gone already, and there everything is.
+        if name == "dead-container" {
+            continue;
+        }
+        let Some((acts, sandboxes)) = acts(&name) else {
+            continue;
+        };
+        let (one, other) = (by_netlink(&acts, &sandboxes), by_script(&acts, &sandboxes));
+        for (step, (netlink, script)) in one.iter().zip(&other).enumerate() {
+            let only_netlink: Vec<_> = netlink.difference(script).collect();
+            let only_script: Vec<_> = script.difference(netlink).collect();
+            assert!(
+                only_netlink.is_empty() && only_script.is_empty(),
+                "{name}, step {step}: only netlink {only_netlink:#?}, only script {only_script:#?}"
+            );
+            compared += 1;
+        }
+    }
+    assert!(compared > 30, "{compared} steps compared");
+}
