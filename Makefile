@@ -2,6 +2,7 @@
 
 CARGO ?= cargo
 IMAGE := target/image/busybox.tar
+SECONDS ?= 60
 
 .PHONY: help demo test check unit docs deps build image fuzz install clean
 
@@ -31,7 +32,7 @@ unit: deps build image ## Unit, property, golden and namespace tests
 	else $(CARGO) test --workspace --lib --bins --tests --locked; fi
 
 fuzz: ## Fuzz every target for SECONDS each (needs cargo-fuzz and g++)
-	fuzz/run.sh $${SECONDS_EACH:-60}
+	fuzz/run.sh $(SECONDS)
 
 build:
 	$(CARGO) build --locked -p mydocker

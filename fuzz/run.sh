@@ -8,7 +8,9 @@ cargo fuzz --version >/dev/null 2>&1 || {
 	exit 1
 }
 for target in names request script; do
+	# New inputs go to the first folder, which is not kept; a finding is added to the corpus by hand.
+	mkdir -p "found/$target"
 	# Sanitizers want a nightly compiler, or this.
 	RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . --features libfuzzer "$target" \
-		-- -max_total_time="$1" -timeout=10
+		"found/$target" "corpus/$target" -- -max_total_time="$1" -timeout=10
 done
