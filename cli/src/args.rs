@@ -16,19 +16,22 @@ use mydocker_core::{
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
     /// Where networks, images and containers are kept
-    #[arg(long, global = true, value_name = "DIR", env = "MYDOCKER_ROOT")]
+    #[arg(long, global = true, value_name = "DIR", env = "MYDOCKER_ROOT", help_heading = GLOBAL)]
     #[arg(default_value = "/var/lib/mydocker")]
     pub(crate) root: PathBuf,
     /// Where endpoints, leases and the journal are kept: a directory that a reboot clears
-    #[arg(long, global = true, value_name = "DIR", env = "MYDOCKER_RUN_ROOT")]
+    #[arg(long, global = true, value_name = "DIR", env = "MYDOCKER_RUN_ROOT", help_heading = GLOBAL)]
     #[arg(default_value = "/run/mydocker")]
     pub(crate) run_root: PathBuf,
     /// Who carries plans out
-    #[arg(long, global = true, value_enum, default_value_t = Backend::Netlink)]
+    #[arg(long, global = true, value_enum, default_value_t = Backend::Netlink, help_heading = GLOBAL)]
     pub(crate) executor: Backend,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
+
+/// What every command takes.
+const GLOBAL: &str = "Global options";
 
 const EXIT_CODES: &str = "\
 Exit codes say what the kernel holds now:
@@ -81,6 +84,8 @@ pub(crate) enum NetworkCommand {
     Connect(Box<Connect>),
     /// Disconnect a container from a network
     Disconnect(Disconnect),
+    /// Make the kernel hold what is wanted again, after somebody else changed it
+    Repair(Repair),
 }
 
 /// How a plan is shown.
@@ -187,7 +192,7 @@ pub(crate) struct EndpointArgs {
     #[arg(long, value_name = "IP", value_delimiter = ',')]
     pub(crate) ip: Vec<IpAddr>,
     /// The MAC address to have
-    #[arg(long, alias = "mac", value_name = "MAC")]
+    #[arg(long, visible_alias = "mac", value_name = "MAC")]
     pub(crate) mac_address: Option<Mac>,
     /// Publish a port of the container: [HOSTIP:]HOST:CONTAINER[/tcp|/udp|/sctp]
     #[arg(long = "publish", short = 'p', value_name = "PORT")]
@@ -234,6 +239,12 @@ pub(crate) struct Disconnect {
     /// What the container is called
     #[arg(value_name = "NAME")]
     pub(crate) container: ContainerName,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Repair {
+    #[command(flatten)]
+    pub(crate) dry_run: DryRun,
 }
 
 #[derive(Debug, Args)]
@@ -310,6 +321,8 @@ pub(crate) struct Stop {
     /// Seconds from SIGTERM to SIGKILL
     #[arg(long, short, value_name = "SECONDS", default_value_t = 10)]
     pub(crate) time: u64,
+    #[command(flatten)]
+    pub(crate) dry_run: DryRun,
     /// Names, ids or unique prefixes of ids
     #[arg(required = true)]
     pub(crate) container: Vec<String>,
@@ -320,6 +333,8 @@ pub(crate) struct Remove {
     /// Kill what is running
     #[arg(long, short)]
     pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) dry_run: DryRun,
     /// Names, ids or unique prefixes of ids
     #[arg(required = true)]
     pub(crate) container: Vec<String>,

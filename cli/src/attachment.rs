@@ -8,8 +8,7 @@ use mydocker::container::{Attached, Containers, Network, Record};
 use mydocker::engine::Engine;
 use mydocker::store::Roots;
 use mydocker_core::{
-    AttachSpec, Change, ContainerName, Endpoint, EndpointId, Mac, Netns, NetworkName, PortSpec,
-    Request,
+    AttachSpec, Change, ContainerName, Endpoint, Mac, Netns, NetworkName, PortSpec, Request, State,
 };
 use mydocker_exec_netlink::NetlinkExecutor;
 use serde::{Deserialize, Serialize};
@@ -35,40 +34,28 @@ impl Joining {
     }
 }
 
-/// The networks of a recorded container.
-pub(crate) fn make(containers: &Containers, record: &Record) -> anyhow::Result<Box<dyn Network>> {
-    let joining = serde_json::from_value(record.spec.attachments.clone())
-        .with_context(|| format!("the record of container {} is damaged", record.name))?;
+/// The networks of some containers.
+pub(crate) fn make(containers: &Containers) -> anyhow::Result<Box<dyn Network>> {
     let roots = Roots {
         root: containers.root().into(),
         run_root: containers.run_root().into(),
     };
     let executor = NetlinkExecutor::open(roots.instance()?)?;
-    let hostname = record.spec.hostname.clone();
-    Ok(Box::new(Attachments {
-        engine: Engine::open(roots, executor),
-        joining,
-        hostname,
-    }))
+    Ok(Box::new(Attachments(Engine::open(roots, executor))))
 }
 
-struct Attachments {
-    engine: Engine<NetlinkExecutor>,
-    joining: Vec<Joining>,
-    hostname: Option<String>,
-}
+struct Attachments(Engine<NetlinkExecutor>);
 
 impl Network for Attachments {
-    fn attach(&mut self, container: &str, netns: &Path) -> anyhow::Result<Attached> {
-        let name: ContainerName = container.parse()?;
-        let netns: Netns = netns.to_string_lossy().into_owned().try_into()?;
+    fn attach(&mut self, container: &Record, pin: &Path) -> anyhow::Result<Attached> {
+        let name = &container.name;
+        let joining: Vec<Joining> = serde_json::from_value(container.spec.attachments.clone())
+            .with_context(|| format!("the record of container {name} is damaged"))?;
+        let netns = netns(pin)?;
         let mut endpoints: Vec<Endpoint> = Vec::new();
-        for joining in self.joining.clone() {
+        for joining in joining {
             let network = joining.network.clone();
-            match self
-                .engine
-                .apply(&joining.request(name.clone(), netns.clone()))
-            {
+            match self.0.apply(&joining.request(name.clone(), netns.clone())) {
                 Ok(done) => {
                     if let Change::EndpointAdded(endpoint) = done.plan.change {
                         endpoints.push(endpoint);
@@ -77,19 +64,16 @@ impl Network for Attachments {
                 Err(error) => {
                     let error = anyhow::Error::new(error)
                         .context(format!("can't connect to network {network}"));
-                    return Err(match self.detach(container) {
+                    return Err(match self.detach(pin) {
                         Ok(()) => error,
                         Err(left) => error.context(format!("{left:#}; it was tried because")),
                     });
                 }
             }
         }
-        let names = self
-            .hostname
-            .iter()
-            .cloned()
-            .chain((self.hostname.as_deref() != Some(container)).then(|| container.to_owned()));
-        let names: Vec<String> = names.collect();
+        let hostname = container.spec.hostname.as_deref();
+        let also = Some(name.as_str()).filter(|name| Some(*name) != hostname);
+        let names: Vec<&str> = hostname.into_iter().chain(also).collect();
         let addresses = endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
         Ok(Attached {
             hosts: addresses
@@ -100,21 +84,34 @@ impl Network for Attachments {
         })
     }
 
-    fn detach(&mut self, container: &str) -> anyhow::Result<()> {
-        let name: ContainerName = container.parse()?;
-        let view = self.engine.view()?;
-        let joined: Vec<EndpointId> = view
-            .state
-            .joined(&name)
-            .map(|endpoint| endpoint.id.clone())
-            .collect();
+    fn detach(&mut self, pin: &Path) -> anyhow::Result<()> {
         // The first failure must not keep the others from being taken down.
         let mut failed = None;
-        for id in joined.into_iter().rev() {
-            if let Err(error) = self.engine.apply(&Request::Detach(id)) {
+        for request in detachments(&self.0.view()?.state, pin)? {
+            if let Err(error) = self.0.apply(&request) {
                 failed.get_or_insert(error);
             }
         }
         failed.map_or(Ok(()), |error| Err(error.into()))
     }
+}
+
+/// What takes whoever lives in the namespace pinned at `pin` off all networks, the last joined first.
+pub(crate) fn detachments(state: &State, pin: &Path) -> anyhow::Result<Vec<Request>> {
+    let netns = netns(pin)?;
+    let mut endpoints = state.endpoints();
+    let Some(one) = endpoints.find(|endpoint| endpoint.netns == netns) else {
+        return Ok(Vec::new());
+    };
+    // One container lives in one namespace.
+    let joined = state.joined(&one.id.container);
+    let mut requests: Vec<Request> = joined
+        .map(|endpoint| Request::Detach(endpoint.id.clone()))
+        .collect();
+    requests.reverse();
+    Ok(requests)
+}
+
+fn netns(pin: &Path) -> anyhow::Result<Netns> {
+    Ok(pin.to_string_lossy().parse()?)
 }

@@ -1,6 +1,5 @@
 //! Who carries plans out: the kernel of this host, or a log over a model of it.
 
-use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -33,7 +32,7 @@ impl Backend {
                     path: roots.run_root.join("network/record.log"),
                     file: None,
                 };
-                Self::Record(Box::new(Recorder::new(Assumed(Kernel::new()), log)))
+                Self::Record(Box::new(Recorder::new(Assumed::default(), log)))
             }
         })
     }
@@ -63,8 +62,8 @@ impl Executor for Backend {
         self.inner().apply(ops)
     }
 
-    fn observe(&mut self, sandboxes: &BTreeSet<Netns>) -> Result<Footprint, OpError> {
-        self.inner().observe(sandboxes)
+    fn observe(&mut self, wanted: &Footprint) -> Result<Footprint, OpError> {
+        self.inner().observe(wanted)
     }
 
     fn facts(&mut self) -> Result<Facts, OpError> {
@@ -79,6 +78,12 @@ impl Executor for Backend {
 /// A model kernel that holds what the state says it does, and has every namespace.
 pub(crate) struct Assumed(Kernel);
 
+impl Default for Assumed {
+    fn default() -> Self {
+        Self(Kernel::new().any_namespace())
+    }
+}
+
 impl Executor for Assumed {
     fn attend(&mut self, state: &State) {
         self.0 = Kernel::from_footprint(state.footprint()).any_namespace();
@@ -88,8 +93,8 @@ impl Executor for Assumed {
         self.0.apply(ops)
     }
 
-    fn observe(&mut self, sandboxes: &BTreeSet<Netns>) -> Result<Footprint, OpError> {
-        self.0.observe(sandboxes)
+    fn observe(&mut self, wanted: &Footprint) -> Result<Footprint, OpError> {
+        self.0.observe(wanted)
     }
 
     fn facts(&mut self) -> Result<Facts, OpError> {

@@ -190,8 +190,9 @@ impl<X: Executor> Engine<X> {
         let mut facts = Facts::default();
         if let Request::Detach(id) = request
             && let Some(endpoint) = state.endpoint(id)
+            && !self.executor.is_alive(&endpoint.netns)
         {
-            facts.sandbox_gone = !self.executor.is_alive(&endpoint.netns);
+            facts.gone.insert(endpoint.netns.clone());
         }
         Ok(facts)
     }
@@ -253,9 +254,13 @@ impl<X: Executor> Engine<X> {
 
 fn repair_plan(executor: &mut impl Executor, state: &State) -> Result<Plan, EngineError> {
     executor.attend(state);
-    let facts = executor.facts().map_err(EngineError::Host)?;
+    let mut facts = executor.facts().map_err(EngineError::Host)?;
+    let sandboxes = state.netns().into_iter();
+    facts.gone = sandboxes
+        .filter(|netns| !executor.is_alive(netns))
+        .collect();
     let observed = executor
-        .observe(&state.netns())
+        .observe(&state.footprint())
         .map_err(EngineError::Host)?;
     Ok(state.repair(&facts, &observed))
 }

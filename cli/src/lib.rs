@@ -4,3 +4,8 @@ pub mod container;
 pub mod engine;
 pub mod image;
 pub mod store;
+
+/// The examples in the README, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -1,51 +1,52 @@
 //! Real containers, in a network namespace and directories of their own. Needs root and a static busybox.
 //!
-//! Without libtest: the supervisor is this program executed again, so `main` has to be ours.
+//! Not run by libtest: the supervisor is this program executed again, so `main` has to be ours.
 
 #![expect(
-    clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a test program that libtest does not run"
 )]
 
 use std::{
     fs,
-    os::unix::fs::symlink,
-    path::Path,
-    process::ExitCode,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitCode, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
+use libtest_mimic::{Arguments, Completion, Trial};
 use mydocker::container::{
-    Attached, Containers, Failure, Id, Network, NetworkMode, Record, Spec, Started, Status,
-    read_log, reexec, remove, run, stop, tidy,
+    Attached, Containers, Failure, Id, Network, NetworkMode, Process, Record, Spec, Started,
+    Status, read_log, reexec, remove, run, stop, tidy,
 };
-use nix::{
-    sched::{CloneFlags, unshare},
-    sys::signal::{Signal, kill},
-    unistd::Pid,
+use nix::sched::{CloneFlags, unshare};
+use rustix::{
+    mount::{UnmountFlags, unmount},
+    process::{Pid, Signal, geteuid, kill_process},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const BUSYBOX: &str = "/bin/busybox";
 
-/// Notes who is attached; refuses whoever is called `refused`.
-struct Notes(Containers);
+/// Notes which namespace is attached; refuses a container called `refused`.
+struct Notes(PathBuf);
 
 impl Notes {
-    fn dir(containers: &Containers) -> std::path::PathBuf {
-        containers.run_root().join("attached")
+    fn note(&self, netns: &Path) -> PathBuf {
+        self.0.join(netns.file_name().unwrap())
     }
 }
 
 impl Network for Notes {
-    fn attach(&mut self, container: &str, netns: &Path) -> anyhow::Result<Attached> {
+    fn attach(&mut self, container: &Record, netns: &Path) -> anyhow::Result<Attached> {
         assert!(netns.exists());
-        fs::create_dir_all(Self::dir(&self.0))?;
-        fs::write(Self::dir(&self.0).join(container), "")?;
-        if container == "refused" {
+        fs::create_dir_all(&self.0)?;
+        fs::write(self.note(netns), "")?;
+        let name = container.name.as_str();
+        if name == "refused" {
             return Err(Failure {
                 exit_code: 3,
                 message: "port 80 is taken".to_owned(),
@@ -53,60 +54,75 @@ impl Network for Notes {
             .into());
         }
         Ok(Attached {
-            hosts: vec![("10.0.0.2".parse()?, container.to_owned())],
+            hosts: vec![("10.0.0.2".parse()?, name.to_owned())],
             nameservers: vec!["10.0.0.1".parse()?],
             search: vec!["lan".to_owned()],
             info: json!({ "address": "10.0.0.2" }),
         })
     }
 
-    fn detach(&mut self, container: &str) -> anyhow::Result<()> {
-        match fs::remove_file(Self::dir(&self.0).join(container)) {
+    fn detach(&mut self, netns: &Path) -> anyhow::Result<()> {
+        match fs::remove_file(self.note(netns)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
         }
     }
 }
 
-fn network(containers: &Containers, _: &Record) -> anyhow::Result<Box<dyn Network>> {
-    Ok(Box::new(Notes(containers.clone())))
+fn network(containers: &Containers) -> anyhow::Result<Box<dyn Network>> {
+    Ok(Box::new(Notes(containers.run_root().join("attached"))))
 }
 
 type Test = fn(&Host);
+
+const TESTS: [(&str, Test); 10] = [
+    ("exit_codes_come_back", exit_codes),
+    ("a_container_sees_what_it_should", inside),
+    ("a_detached_container_cleans_up_after_itself", detached),
+    ("stop_does_not_trust_term", stops),
+    ("a_failed_start_leaves_nothing", failed_starts),
+    (
+        "a_killed_supervisor_leaves_nothing_for_good",
+        killed_supervisor,
+    ),
+    ("a_damaged_record_is_removed_by_force", damaged),
+    ("a_reboot_leaves_nothing_for_good", rebooted),
+    ("two_removals_and_a_supervisor_do_not_collide", collisions),
+    ("images_are_shared_and_replaced", images),
+];
 
 fn main() -> ExitCode {
     if let Some(code) = reexec(&network) {
         return code;
     }
-    if !nix::unistd::geteuid().is_root() {
-        println!("skipped: containers need root");
-        return ExitCode::SUCCESS;
+    let mut args = Arguments::from_args();
+    // Each waits for processes most of the time; told otherwise, they do not mind each other.
+    args.test_threads.get_or_insert(1);
+    let skip = obstacle();
+    if skip.is_none() {
+        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace of our own");
     }
-    if !Path::new(BUSYBOX).exists() {
-        println!("skipped: no {BUSYBOX} (Debian's busybox-static) to make an image of");
-        return ExitCode::SUCCESS;
+    let trials = TESTS.map(|(name, test)| {
+        Trial::ignorable_test(name, move || {
+            if let Some(reason) = skip {
+                return Ok(Completion::ignored_with(reason));
+            }
+            let host = Host::new();
+            test(&host);
+            host.check_clean(0);
+            Ok(Completion::Completed)
+        })
+    });
+    libtest_mimic::run(&args, trials.into()).exit_code()
+}
+
+/// Why the tests can't be run.
+fn obstacle() -> Option<&'static str> {
+    if !geteuid().is_root() {
+        return Some("containers need root");
     }
-    unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace of our own");
-    let tests: [(&str, Test); 8] = [
-        ("exit codes come back", exit_codes),
-        ("a container sees what it should", inside),
-        ("a detached container cleans up after itself", detached),
-        ("stop does not trust TERM", stops),
-        ("a failed start leaves nothing", failed_starts),
-        (
-            "a killed supervisor leaves nothing for good",
-            killed_supervisor,
-        ),
-        ("two removals and a supervisor do not collide", collisions),
-        ("images are shared and replaced", images),
-    ];
-    for (name, test) in tests {
-        let host = Host::new();
-        test(&host);
-        host.check_clean(0);
-        println!("ok: {name}");
-    }
-    ExitCode::SUCCESS
+    let there = Path::new(BUSYBOX).exists();
+    (!there).then_some("no /bin/busybox (Debian's busybox-static) to make an image of")
 }
 
 struct Host {
@@ -354,15 +370,7 @@ fn killed_supervisor(host: &Host) {
     for tidied in [false, true] {
         let id = host.start("orphan", "exec sleep 1000");
         let record = host.find("orphan");
-        kill(Pid::from_raw(record.supervisor.pid), Signal::SIGKILL).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while record.init.unwrap().is_alive() {
-            assert!(
-                Instant::now() < deadline,
-                "the container outlives its supervisor"
-            );
-            thread::sleep(Duration::from_millis(5));
-        }
+        kill_supervisor(&record);
         assert!(host.find("orphan").is_abandoned());
         assert_eq!(host.find("orphan").status(), Status::Exited);
         if tidied {
@@ -371,6 +379,150 @@ fn killed_supervisor(host: &Host) {
         }
         remove(&host.containers, &id, false, &network).unwrap();
         host.check_clean(0);
+    }
+}
+
+fn kill_supervisor(record: &Record) {
+    kill_process(Pid::from_raw(record.supervisor.pid).unwrap(), Signal::KILL).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while record.init.as_ref().unwrap().is_alive() {
+        assert!(
+            Instant::now() < deadline,
+            "the container outlives its supervisor"
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn config(host: &Host, id: &Id) -> PathBuf {
+    let dir = host.containers.root().join("containers").join(id.as_str());
+    dir.join("config.json")
+}
+
+fn damaged(host: &Host) {
+    let damage: [fn(&Path); 3] = [
+        |path| fs::write(path, "{").unwrap(),
+        |path| fs::set_permissions(path, fs::Permissions::from_mode(0o620)).unwrap(),
+        |path| fs::remove_file(path).unwrap(),
+    ];
+    for (damage, alive) in damage.into_iter().zip([true, false, true]) {
+        let other = host.start("other", "exec sleep 1000");
+        let id = host.start("web", "exec sleep 1000");
+        let record = host.find("web");
+        if !alive {
+            kill_supervisor(&record);
+        }
+        damage(&config(host, &id));
+        let listing = host.containers.list().unwrap();
+        assert_eq!((listing.records.len(), listing.damaged.len()), (1, 1));
+        assert_eq!(listing.damaged[0].id, id);
+        assert_eq!(host.containers.find_id(&id.as_str()[..8]).unwrap(), id);
+        assert_eq!(tidy(&host.containers, &network).unwrap().len(), 0);
+        let refused = remove(&host.containers, &id, false, &network).unwrap_err();
+        assert!(format!("{refused:#}").contains("--force"), "{refused:#}");
+        assert_eq!(record.init.as_ref().unwrap().is_alive(), alive);
+
+        remove(&host.containers, &id, true, &network).unwrap();
+        remove(&host.containers, &id, true, &network).unwrap();
+        assert!(!record.init.as_ref().unwrap().is_alive());
+        assert_eq!(host.find("other").status(), Status::Running);
+        remove(&host.containers, &other, true, &network).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while record.supervisor.is_alive() {
+            assert!(Instant::now() < deadline, "its supervisor does not end");
+            thread::sleep(Duration::from_millis(5));
+        }
+        host.check_clean(0);
+    }
+}
+
+/// As a reboot does, takes processes and mounts away and, unless it is on a disk, the run root; then
+/// gives the number of the container's process to somebody else.
+fn reboot(host: &Host, record: &Record, run_root_is_kept: bool, stranger: u32) {
+    kill_supervisor(record);
+    let (containers, id) = (&host.containers, record.id.as_str());
+    let merged = containers.root().join("overlay2").join(id).join("merged");
+    for mount in [merged, containers.netns(&record.id)] {
+        unmount(mount, UnmountFlags::DETACH).unwrap();
+    }
+    let path = config(host, &record.id);
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let pid = i32::try_from(stranger).unwrap();
+    let Process { start_ticks, .. } = Process::of(pid).unwrap();
+    for process in ["init", "supervisor"] {
+        config[process] = json!({ "pid": pid, "start_ticks": start_ticks, "boot_id": "before" });
+    }
+    fs::write(&path, config.to_string()).unwrap();
+    if !run_root_is_kept {
+        fs::remove_dir_all(containers.run_root()).unwrap();
+        return;
+    }
+    let path = containers
+        .run_root()
+        .join("runtime")
+        .join(id)
+        .join("state.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert!(state["pid"].is_number(), "{state}");
+    state["pid"] = json!(pid);
+    fs::write(&path, state.to_string()).unwrap();
+}
+
+/// A process that has nothing to do with containers.
+struct Stranger(Child);
+
+impl Stranger {
+    fn new() -> Self {
+        let mut sleep = Command::new("sleep");
+        // Should the test fail, nobody waits for the end of its output.
+        Self(sleep.arg("1000").stdout(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn rebooted(host: &Host) {
+    let mut stranger = Stranger::new();
+    let ways: [fn(&Containers, &Id); 3] = [
+        |_, _| (),
+        |containers, id| {
+            let stopped = stop(containers, id, Duration::from_secs(10), &network).unwrap();
+            assert!(stopped.unwrap().torn_down);
+        },
+        |containers, _| {
+            let tidied = tidy(containers, &network).unwrap();
+            assert!(
+                tidied
+                    .into_iter()
+                    .map(Result::unwrap)
+                    .all(|record| record.torn_down)
+            );
+        },
+    ];
+    for run_root_is_kept in [false, true] {
+        for way in ways {
+            let id = host.start("old", "exec sleep 1000");
+            let record = host.find("old");
+            reboot(host, &record, run_root_is_kept, stranger.0.id());
+            // As the next command does.
+            let containers = &host.containers;
+            let containers = Containers::open(containers.root(), containers.run_root()).unwrap();
+            let record = containers.find("old").unwrap();
+            assert_eq!((record.status(), record.pid()), (Status::Exited, None));
+            way(&containers, &id);
+            assert_eq!(containers.find("old").unwrap().status(), Status::Exited);
+            remove(&containers, &id, false, &network).unwrap();
+            assert!(
+                stranger.0.try_wait().unwrap().is_none(),
+                "a stranger was killed"
+            );
+            host.check_clean(0);
+        }
     }
 }
 

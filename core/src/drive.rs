@@ -2,8 +2,6 @@
 
 use alloc::vec::Vec;
 
-use alloc::collections::BTreeSet;
-
 use crate::{
     Entry, Facts, Footprint, Netns, Op, OpError, OpResult, Outcome, State, Step, Transaction,
 };
@@ -19,17 +17,20 @@ pub trait Executor {
     fn attend(&mut self, _state: &State) {}
 
     /// Tries a non-empty prefix of `ops` in order, one result each; fewer is fine, as with
-    /// `write(2)`. An op after a failed one is not tried.
+    /// `write(2)`. No op behind the first that failed lands unreported: it was not tried, or it
+    /// was taken back and has no result, or its result says that it landed (or may have), and a
+    /// [`Transaction`] undoes it. Only what [lingers](crate::Object::lingers) may stay untold.
     fn apply(&mut self, ops: &[Op]) -> Vec<OpResult>;
 
-    /// Every object that carries our mark, in the host and in `sandboxes`; a sandbox that is
-    /// gone holds nothing.
+    /// Every object that carries our mark, in the host and in the sandboxes that `wanted` speaks
+    /// of; one that is gone holds nothing. A setting carries no mark: those of `wanted` are read,
+    /// on links of ours, and told with the value that they have.
     ///
     /// # Errors
     /// What the kernel said when it was asked.
-    fn observe(&mut self, sandboxes: &BTreeSet<Netns>) -> Result<Footprint, OpError>;
+    fn observe(&mut self, wanted: &Footprint) -> Result<Footprint, OpError>;
 
-    /// What planning needs to know of the host; [`Facts::sandbox_gone`] stays false.
+    /// What planning needs to know of the host; [`Facts::gone`] stays empty.
     ///
     /// # Errors
     /// What the kernel said when it was asked.

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::Family;
+use crate::{Family, Netns};
 
 /// What planning needs to know of the host, handed in as data. They are gathered only for
 /// requests that need them ([`State::needs_facts`](crate::State::needs_facts)): attaching a
@@ -23,6 +23,6 @@ pub struct Facts {
     pub forwarding: BTreeSet<Family>,
     /// The smallest MTU of the interfaces that default routes leave by, bytes.
     pub mtu_bytes: Option<u32>,
-    /// The namespace of the container in question is gone, and all that was in it.
-    pub sandbox_gone: bool,
+    /// Namespaces that are gone, of those in question, and all that was in them.
+    pub gone: BTreeSet<Netns>,
 }

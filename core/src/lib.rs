@@ -38,7 +38,7 @@ pub use endpoint::{Endpoint, EndpointId};
 pub use facts::Facts;
 pub use instance::Instance;
 pub use mac::{Mac, MacError};
-pub use name::{ContainerName, LinkName, NameError, Netns, NetworkName, Reason};
+pub use name::{ContainerName, LinkName, NameError, Netns, NetworkName, Reason, check_name};
 pub use network::{Driver, DriverError, Network};
 pub use object::{
     Address, Base, Bridge, Dnat, Family, Footprint, Forwarding, Hairpin, Isolated, Link,

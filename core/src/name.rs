@@ -9,7 +9,8 @@ use core::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Longest network or container name, bytes. Room for a CNI container id (64) and its suffixes.
+/// Longest name of anything but an interface, bytes. Room for a CNI container id (64) and its
+/// suffixes.
 const NAME_BYTES_MAX: usize = 128;
 /// Longest interface name, bytes (`IFNAMSIZ` - 1, linux/if.h).
 const LINK_NAME_BYTES_MAX: usize = 15;
@@ -66,6 +67,15 @@ impl NameError {
             reason,
         }
     }
+}
+
+/// Whether `value` may name something, `what` being the word for it: `[a-zA-Z0-9][a-zA-Z0-9_.-]*`,
+/// at most 128 bytes, and so never a path. For those who name things that are no networks.
+///
+/// # Errors
+/// It may not; says why.
+pub fn check_name(what: &'static str, value: &str) -> Result<(), NameError> {
+    check(what, value, NAME_BYTES_MAX)
 }
 
 /// `[a-zA-Z0-9][a-zA-Z0-9_.-]*`, at most `bytes_max` long.
@@ -136,13 +146,13 @@ macro_rules! shared_str_name {
 shared_str_name!(
     /// The name of a network: `[a-zA-Z0-9][a-zA-Z0-9_.-]*`, at most 128 bytes.
     NetworkName,
-    |value| check("network name", value, NAME_BYTES_MAX)
+    |value| check_name("network name", value)
 );
 shared_str_name!(
     /// The name of a container, which is what joins networks: `[a-zA-Z0-9][a-zA-Z0-9_.-]*`, at
     /// most 128 bytes.
     ContainerName,
-    |value| check("container name", value, NAME_BYTES_MAX)
+    |value| check_name("container name", value)
 );
 shared_str_name!(
     /// A network namespace other than the host's, by the absolute path of its file

@@ -1,6 +1,6 @@
 //! Faulty: makes an executor fail as a real one can, at ops of one's choice.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use mydocker_core::{ErrorKind, Executor, Facts, Footprint, Netns, Op, OpError, OpResult, State};
@@ -142,8 +142,8 @@ impl<X: Executor> Executor for Faulty<X> {
         results
     }
 
-    fn observe(&mut self, sandboxes: &BTreeSet<Netns>) -> Result<Footprint, OpError> {
-        self.inner.observe(sandboxes)
+    fn observe(&mut self, wanted: &Footprint) -> Result<Footprint, OpError> {
+        self.inner.observe(wanted)
     }
 
     fn facts(&mut self) -> Result<Facts, OpError> {

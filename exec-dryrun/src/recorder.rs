@@ -1,6 +1,5 @@
 //! Recorder: the log of what an executor was told, and of its answers.
 
-use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use mydocker_core::{Executor, Facts, Footprint, Netns, Op, OpError, OpResult, State};
@@ -85,8 +84,8 @@ impl<X: Executor, W: Write> Executor for Recorder<X, W> {
         results
     }
 
-    fn observe(&mut self, sandboxes: &BTreeSet<Netns>) -> Result<Footprint, OpError> {
-        self.inner.observe(sandboxes)
+    fn observe(&mut self, wanted: &Footprint) -> Result<Footprint, OpError> {
+        self.inner.observe(wanted)
     }
 
     fn facts(&mut self) -> Result<Facts, OpError> {

@@ -1,34 +1,31 @@
 //! Addresses: the messages that add, remove and list them, as pure functions.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage::{DelAddress, GetAddress, NewAddress};
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use rtnetlink::AddressMessageBuilder;
 
 use crate::nft::attr::{attrs, native_u32};
 use crate::rtnl::Request;
 
 fn message(index: u32, address: IpNet) -> AddressMessage {
-    let mut message = AddressMessage::default();
-    message.header.family = family(address.addr());
-    message.header.prefix_len = address.prefix_len();
-    message.header.scope = AddressScope::Universe;
-    message.header.index = index;
-    message.attributes = vec![
-        AddressAttribute::Local(address.addr()),
-        AddressAttribute::Address(address.addr()),
-    ];
+    let mut message = match address {
+        IpNet::V4(net) => AddressMessageBuilder::<Ipv4Addr>::new()
+            .index(index)
+            .address(net.addr(), net.prefix_len())
+            .build(),
+        IpNet::V6(net) => AddressMessageBuilder::<Ipv6Addr>::new()
+            .index(index)
+            .address(net.addr(), net.prefix_len())
+            .build(),
+    };
+    // `ip addr add` gives none unless asked, and the kernel knows it anyway.
+    let broadcast = |attribute: &_| matches!(attribute, AddressAttribute::Broadcast(_));
+    message.attributes.retain(|attribute| !broadcast(attribute));
     message
-}
-
-pub(crate) fn family(address: IpAddr) -> AddressFamily {
-    match address {
-        IpAddr::V4(_) => AddressFamily::Inet,
-        IpAddr::V6(_) => AddressFamily::Inet6,
-    }
 }
 
 /// IPAM has already seen to it that an address is unique, and detecting duplicates would keep
@@ -43,9 +40,12 @@ pub(crate) fn add(index: u32, address: IpNet) -> Request {
     Request::with(NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
 }
 
+/// No interface has a multicast address of ours, and the builder leaves one out: without any, the
+/// kernel would remove the first address of the link.
 /// Equivalent to: ip addr del ADDRESS dev LINK
-pub(crate) fn delete(index: u32, address: IpNet) -> Request {
-    Request::new(DelAddress(message(index, address)))
+pub(crate) fn delete(index: u32, address: IpNet) -> Option<Request> {
+    let unicast = !address.addr().is_multicast();
+    unicast.then(|| Request::new(DelAddress(message(index, address))))
 }
 
 /// Lists the addresses of all links. Equivalent to: ip addr

@@ -1,6 +1,5 @@
 //! Carries out ops on the running kernel.
 
-use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -20,8 +19,8 @@ use crate::{errno, facts, netns, observe};
 ///
 /// Ops that follow one another in one namespace share datagrams, see the table. Results are those
 /// of a prefix of what was offered, up to the first op that failed: what landed behind it in
-/// the same datagram is taken back before anybody hears of it. An op behind it that can't be taken
-/// back is reported as landed all the same, and a
+/// the same datagram is taken back before anybody hears of it, but for a loopback that came up. An
+/// op behind it that can't be taken back is reported as landed all the same, and a
 /// [`Transaction`](mydocker_core::Transaction) undoes it with the rest.
 ///
 /// | ops | datagrams |
@@ -149,10 +148,10 @@ impl Executor for NetlinkExecutor {
         results
     }
 
-    fn observe(&mut self, sandboxes: &BTreeSet<Netns>) -> Result<Footprint, OpError> {
+    fn observe(&mut self, wanted: &Footprint) -> Result<Footprint, OpError> {
         self.firewall.open(&self.home)?;
         let mut all = firewall::observe(&mut self.firewall, self.instance)?;
-        let links = observe::links(&mut self.socket, &self.home, self.instance, sandboxes)?;
+        let links = observe::links(&mut self.socket, &self.home, self.instance, wanted)?;
         all.extend(links);
         Ok(all)
     }

@@ -35,6 +35,6 @@ pub(crate) fn gather(socket: &mut RouteSocket, home: &Home) -> Result<Facts, OpE
         links: links.into_iter().map(|link| link.name).collect(),
         forwarding,
         mtu_bytes,
-        sandbox_gone: false,
+        gone: BTreeSet::new(),
     })
 }

@@ -1,18 +1,21 @@
 //! Applies plans to the real kernel over netlink; no process is ever started.
 //!
-//! [`NetlinkExecutor`] carries out ops and observes what the kernel holds. Beneath it: pure
-//! functions that write and read messages (`link`, `address`, `route`, [`nft`]), two sockets that
-//! carry them (`rtnl`, [`nft::NftSocket`]), `/proc/sys` (`sysctl`) and namespaces ([`netns`]).
+//! [`NetlinkExecutor`] carries out ops and observes what the kernel holds; an async program has
+//! [`drive()`] keep it off its threads. Beneath it: pure functions that write and read messages
+//! (`link`, `address`, `route`, with rtnetlink's builders, and [`nft`]), two sockets that carry
+//! them (`rtnl`, [`nft::NftSocket`]), `/proc/sys` (`sysctl`) and namespaces ([`netns`]).
 // The kernel's enums are open: a new attribute or error number must change nothing.
 #![allow(clippy::wildcard_enum_match_arm)]
 
 mod address;
+mod drive;
 mod errno;
 mod executor;
 mod facts;
 mod firewall;
 mod home;
 mod link;
+mod netlink;
 pub mod netns;
 pub mod nft;
 mod observe;
@@ -21,4 +24,5 @@ mod rtnl;
 mod space;
 mod sysctl;
 
+pub use drive::{Driven, drive};
 pub use executor::NetlinkExecutor;

@@ -6,9 +6,9 @@ use mydocker_core::{Bridge, LinkName, Mac, Move, Veth};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage::{DelLink, GetLink, NewLink};
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind, InfoPortData,
-    InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, LinkAttribute, LinkExtentMask,
 };
+use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use crate::nft::attr::{attrs, native_i32, native_u32};
 use crate::rtnl::Request;
@@ -18,136 +18,125 @@ pub(crate) const BRIDGE_MTU_BYTES: u32 = 1500;
 /// The loopback interface is the first of every namespace (`LOOPBACK_IFINDEX`, net/flow.h).
 pub(crate) const LOOPBACK_INDEX: u32 = 1;
 
-fn message(index: u32, attributes: Vec<LinkAttribute>) -> LinkMessage {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    message.attributes = attributes;
-    message
-}
-
-fn named(name: LinkName) -> LinkAttribute {
-    LinkAttribute::IfName(name.as_str().to_owned())
-}
-
-fn create(attributes: Vec<LinkAttribute>) -> Request {
-    Request::with(NewLink(message(0, attributes)), NLM_F_CREATE | NLM_F_EXCL)
+fn create<T>(link: LinkMessageBuilder<T>) -> Request {
+    Request::with(NewLink(link.build()), NLM_F_CREATE | NLM_F_EXCL)
 }
 
 /// A change of a link that is there: without `NLM_F_CREATE` none is made.
-fn change(index: u32, attributes: Vec<LinkAttribute>) -> Request {
-    Request::new(NewLink(message(index, attributes)))
+fn change<T>(link: LinkMessageBuilder<T>) -> Request {
+    Request::new(NewLink(link.build()))
 }
 
 /// A bridge. Its MTU is for [`resize`]: one given at creation is taken back as soon as the last
 /// port leaves (`br_mtu_auto_adjust`), one that was set stays.
 /// Equivalent to: ip link add NAME address MAC group G type bridge
 pub(crate) fn bridge(bridge: &Bridge) -> Request {
-    create(vec![
-        named(bridge.name),
-        LinkAttribute::Address(bridge.mac.octets().to_vec()),
-        LinkAttribute::Group(bridge.instance.link_group()),
-        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
-    ])
+    // `LinkBridge::new` would raise it, too.
+    let link = LinkMessageBuilder::<LinkBridge>::new(bridge.name.as_str())
+        .address(bridge.mac.octets().to_vec())
+        .link_group(bridge.instance.link_group());
+    create(link)
 }
 
 /// Equivalent to: ip link set NAME mtu N
 pub(crate) fn resize(index: u32, mtu_bytes: u32) -> Request {
-    change(index, vec![LinkAttribute::Mtu(mtu_bytes)])
+    change(LinkUnspec::new_with_index(index).mtu(mtu_bytes))
 }
 
 /// A cable. Its far end is born where it is to go, if that is known: `netns` must be open until
 /// the message is sent. It must not be up in this message (`ENOTCONN`).
 /// Equivalent to: ip link add NAME … type veth peer name PEER … [netns NETNS address MAC]
 pub(crate) fn veth(veth: &Veth, moved: Option<(&Move, BorrowedFd<'_>)>) -> Request {
-    let end = |name| {
-        vec![
-            named(name),
-            LinkAttribute::Mtu(veth.mtu_bytes),
-            LinkAttribute::Group(veth.instance.link_group()),
-            LinkAttribute::NumTxQueues(1),
-            LinkAttribute::NumRxQueues(1),
-        ]
+    let peer = match moved {
+        None => LinkUnspec::new_with_name(veth.peer().as_str()),
+        Some((moved, netns)) => LinkUnspec::new_with_name(moved.to.name.as_str())
+            .address(moved.mac.octets().to_vec())
+            .setns_by_fd(netns.as_raw_fd()),
     };
-    let mut peer = end(moved.map_or(veth.peer(), |(moved, _)| moved.to.name));
-    if let Some((moved, netns)) = moved {
-        peer.push(LinkAttribute::Address(moved.mac.octets().to_vec()));
-        peer.push(LinkAttribute::NetNsFd(netns.as_raw_fd()));
-    }
-    let mut near = end(veth.name);
-    near.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::Kind(InfoKind::Veth),
-        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(message(0, peer)))),
-    ]));
-    create(near)
+    let peer = InfoVeth::Peer(end_of(veth, peer).build());
+    let near = LinkVeth::new(veth.name.as_str(), veth.peer().as_str());
+    create(end_of(veth, near).set_info_data(InfoData::Veth(peer)))
+}
+
+/// What both ends of a cable have.
+fn end_of<T>(veth: &Veth, end: LinkMessageBuilder<T>) -> LinkMessageBuilder<T> {
+    end.mtu(veth.mtu_bytes)
+        .link_group(veth.instance.link_group())
+        .append_extra_attribute(LinkAttribute::NumTxQueues(1))
+        .append_extra_attribute(LinkAttribute::NumRxQueues(1))
 }
 
 /// Sends a link to another namespace under another name; it goes down on the way.
 /// Equivalent to: ip link set LINK netns NETNS name NAME [address MAC]
 pub(crate) fn send(index: u32, netns: BorrowedFd<'_>, name: LinkName, mac: Option<Mac>) -> Request {
-    let mut attributes = vec![LinkAttribute::NetNsFd(netns.as_raw_fd()), named(name)];
-    attributes.extend(mac.map(|mac| LinkAttribute::Address(mac.octets().to_vec())));
-    change(index, attributes)
+    let link = LinkUnspec::new_with_index(index)
+        .setns_by_fd(netns.as_raw_fd())
+        .name(name.as_str());
+    change(match mac {
+        Some(mac) => link.address(mac.octets().to_vec()),
+        None => link,
+    })
 }
 
 /// Plugs a link into a bridge and raises it, without an IPv6 address of its own if it could have
 /// one; that mode is refused at creation.
 /// Equivalent to: ip link set LINK master BRIDGE addrgenmode none up
 pub(crate) fn plug(link: &Known, bridge: u32) -> Request {
-    let mut attributes = vec![LinkAttribute::Controller(bridge)];
+    let mut port = LinkUnspec::new_with_index(link.index)
+        .controller(bridge)
+        .up();
     if link.has_ipv6 {
         let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
         let inet6 = AfSpecUnspec::Inet6(vec![mode]);
-        attributes.push(LinkAttribute::AfSpecUnspec(vec![inet6]));
+        port = port.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![inet6]));
     }
-    flagged(link.index, attributes, true)
+    change(port)
 }
 
 /// Equivalent to: ip link set LINK nomaster down
 pub(crate) fn unplug(index: u32) -> Request {
-    flagged(index, vec![LinkAttribute::Controller(0)], false)
+    change(LinkUnspec::new_with_index(index).nocontroller().down())
 }
 
-/// Equivalent to: ip link set LINK up, or down
-pub(crate) fn raise(index: u32, up: bool) -> Request {
-    flagged(index, Vec::new(), up)
+/// Equivalent to: ip link set LINK up
+pub(crate) fn raise(index: u32) -> Request {
+    change(LinkUnspec::new_with_index(index).up())
 }
 
-fn flagged(index: u32, attributes: Vec<LinkAttribute>, up: bool) -> Request {
-    let mut message = message(index, attributes);
-    message.header.change_mask = LinkFlags::Up;
-    if up {
-        message.header.flags = LinkFlags::Up;
-    }
-    Request::new(NewLink(message))
+/// Equivalent to: ip link set LINK down
+pub(crate) fn lower(index: u32) -> Request {
+    change(LinkUnspec::new_with_index(index).down())
 }
 
-/// Equivalent to: bridge link set dev LINK hairpin on, isolated on, …
-pub(crate) fn port(index: u32, setting: InfoBridgePort) -> Request {
-    let info = vec![
-        LinkInfo::PortKind(InfoPortKind::Bridge),
-        LinkInfo::PortData(InfoPortData::BridgePort(vec![setting])),
-    ];
-    change(index, vec![LinkAttribute::LinkInfo(info)])
+/// Equivalent to: bridge link set dev LINK hairpin on, or off
+pub(crate) fn hairpin(index: u32, on: bool) -> Request {
+    change(LinkBridgePort::new(index).hairpin(on))
+}
+
+/// Equivalent to: bridge link set dev LINK isolated on, or off
+pub(crate) fn isolate(index: u32, on: bool) -> Request {
+    change(LinkBridgePort::new(index).isolated(on))
 }
 
 /// Equivalent to: ip link del LINK
 pub(crate) fn delete(index: u32) -> Request {
-    Request::new(DelLink(message(index, Vec::new())))
+    Request::new(DelLink(LinkUnspec::new_with_index(index).build()))
 }
 
 /// Looks one link up by name. Equivalent to: ip link show NAME
 pub(crate) fn find(name: LinkName) -> Request {
-    Request::new(GetLink(message(0, vec![named(name), terse()])))
+    tersely(LinkUnspec::new_with_name(name.as_str()))
 }
 
 /// Lists all links. Equivalent to: ip link
 pub(crate) fn list() -> Request {
-    Request::new(GetLink(message(0, vec![terse()])))
+    tersely(LinkMessageBuilder::<LinkUnspec>::new())
 }
 
 /// Statistics are most of a link's description, and nobody here reads them.
-fn terse() -> LinkAttribute {
-    LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])
+fn tersely(links: LinkMessageBuilder<LinkUnspec>) -> Request {
+    let mask = LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]);
+    Request::new(GetLink(links.append_extra_attribute(mask).build()))
 }
 
 /// What must be known of a link of ours to change it.

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 
 use mydocker_core::{
-    Address, Bridge, ErrorKind, Family, Footprint, Hairpin, Instance, Isolated, Link, LinkName,
-    LinkSysctl, Master, Move, Netns, Ns, Object, OpError, Route, Up, Veth,
+    Address, Bridge, ErrorKind, Footprint, Hairpin, Instance, Isolated, Link, LinkName, LinkSysctl,
+    Master, Move, Ns, Object, OpError, Route, Up, Veth,
 };
 
 use crate::home::{self, Home};
@@ -13,44 +13,44 @@ use crate::link::Seen;
 use crate::rtnl::RouteSocket;
 use crate::{address, errno, link, netns, route, sysctl};
 
-/// The settings that plans make of bridges. Of a container's interface a request can set any, so
-/// all are read: nobody takes back one that is not wanted.
-const SETTINGS: [(Family, &str); 4] = [
-    (Family::V4, "route_localnet"),
-    (Family::V6, "accept_dad"),
-    (Family::V6, "accept_ra"),
-    (Family::V6, "disable_ipv6"),
-];
-
-/// Every link of ours in the host and in `sandboxes`, and what stands on them.
+/// Every link of ours in the host and in the sandboxes of `wanted`, and what stands on them.
 pub(crate) fn links(
     socket: &mut RouteSocket,
     home: &Home,
     instance: Instance,
-    sandboxes: &BTreeSet<Netns>,
+    wanted: &Footprint,
 ) -> Result<Footprint, OpError> {
     let group = instance.link_group();
-    let host = home.inside(|| Look::at(socket, group))??;
+    // Settings carry no mark, and an interface has a hundred of them: those that nobody wants are
+    // never taken back, so nobody needs to know them.
+    let mut spaces: BTreeMap<&Ns, Vec<&LinkSysctl>> = BTreeMap::from([(&Ns::Host, Vec::new())]);
+    for object in wanted {
+        let settings = spaces.entry(object.ns()).or_default();
+        if let Object::LinkSysctl(setting) = object {
+            settings.push(setting);
+        }
+    }
+    let settings = spaces.remove(&Ns::Host).unwrap_or_default();
+    let host = home.inside(|| Look::at(socket, group, &settings))??;
     let mut all = Footprint::new();
     host.stands_on_links(&Ns::Host, &mut all);
     let links: BTreeMap<u32, &Seen> = host.all.iter().map(|link| (link.index, link)).collect();
     for link in host.ours() {
         host_link(link, &links, instance, &mut all);
     }
-    for netns in sandboxes {
-        let ns = Ns::Sandbox(netns.clone());
-        let file = match home::open(&ns) {
+    for (ns, settings) in spaces {
+        let file = match home::open(ns) {
             Ok(file) => file,
             Err(error) if error.kind == ErrorKind::Missing => continue,
             Err(error) => return Err(error),
         };
         let visited = netns::run_in_fd(file.as_fd(), || {
             let mut socket = RouteSocket::open().map_err(|e| errno::of_io("rtnetlink", &e))?;
-            Look::at(&mut socket, group)
+            Look::at(&mut socket, group, &settings)
         });
-        let inside = visited.map_err(|error| errno::of_io(netns.as_str(), &error))??;
-        inside.stands_on_links(&ns, &mut all);
-        inside.moved_from(&links, &ns, group, &mut all);
+        let inside = visited.map_err(|e| errno::of_io("container's namespace", &e))??;
+        inside.stands_on_links(ns, &mut all);
+        inside.moved_from(&links, ns, group, &mut all);
     }
     Ok(all)
 }
@@ -111,20 +111,12 @@ struct Look {
     all: Vec<Seen>,
     addresses: Vec<address::Seen>,
     routes: Vec<route::Seen>,
-    settings: Vec<LinkSetting>,
-}
-
-/// A setting of an interface of that name.
-struct LinkSetting {
-    name: LinkName,
-    family: Family,
-    key: String,
-    value: i64,
+    settings: Vec<LinkSysctl>,
 }
 
 impl Look {
-    /// Looks around in the namespace of the calling thread and the socket.
-    fn at(socket: &mut RouteSocket, group: u32) -> Result<Self, OpError> {
+    /// Looks around in the namespace of the calling thread and the socket, and reads `settings`.
+    fn at(socket: &mut RouteSocket, group: u32, settings: &[&LinkSysctl]) -> Result<Self, OpError> {
         let mut look = Self {
             group,
             all: socket.dump(&link::list(), Seen::decode)?,
@@ -132,34 +124,11 @@ impl Look {
             routes: socket.dump(&route::list(), route::Seen::decode)?,
             settings: Vec::new(),
         };
-        let mut settings = Vec::new();
-        // The near end of a cable has no address, so nothing is set on it.
-        for link in look.ours().filter(|link| link.master.is_none()) {
-            let Some(name) = link.link_name() else {
-                continue;
-            };
-            if link.kind == "bridge" {
-                let read = |(family, key)| Some((family, key, sysctl::get(family, name, key)?));
-                let known = SETTINGS.into_iter().filter_map(read);
-                settings.extend(known.map(|(family, key, value)| LinkSetting {
-                    name,
-                    family,
-                    key: key.to_owned(),
-                    value,
-                }));
-            } else {
-                for family in [Family::V4, Family::V6] {
-                    let all = sysctl::get_all(family, name).into_iter();
-                    settings.extend(all.map(|(key, value)| LinkSetting {
-                        name,
-                        family,
-                        key,
-                        value,
-                    }));
-                }
-            }
-        }
-        look.settings = settings;
+        let known: BTreeSet<LinkName> = look.ours().filter_map(Seen::link_name).collect();
+        let ours = settings
+            .iter()
+            .filter(|setting| known.contains(&setting.link.name));
+        look.settings = ours.filter_map(|setting| sysctl::get(setting)).collect();
         Ok(look)
     }
 
@@ -193,15 +162,7 @@ impl Look {
                 }));
             }
         }
-        for setting in &self.settings {
-            let (ns, name) = (ns.clone(), setting.name);
-            all.insert(Object::LinkSysctl(LinkSysctl {
-                link: Link { ns, name },
-                family: setting.family,
-                key: setting.key.clone(),
-                value: setting.value,
-            }));
-        }
+        all.extend(self.settings.iter().cloned().map(Object::LinkSysctl));
         let inside = matches!(ns, Ns::Sandbox(_));
         for seen in self.all.iter().filter(|seen| seen.up) {
             let Some(name) = seen.link_name() else {

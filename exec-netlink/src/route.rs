@@ -3,48 +3,43 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use mydocker_core::{Instance, Route};
+use mydocker_core::{ErrorKind, Instance, OpError, Route};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage::{DelRoute, GetRoute, NewRoute};
-use netlink_packet_route::route::{
-    RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
+use netlink_packet_route::route::{RouteMessage, RouteProtocol};
+use nix::errno::Errno;
+use rtnetlink::RouteMessageBuilder;
 
-use crate::address::{family, ip};
+use crate::address::ip;
 use crate::nft::attr::{attrs, native_u32};
 use crate::rtnl::Request;
 
-fn message(index: u32, route: &Route) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    message.header.address_family = family(route.via);
-    message.header.destination_prefix_length = route.destination.prefix_len();
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
-    message.header.protocol = RouteProtocol::Other(Instance::ROUTE_PROTOCOL);
-    message.header.scope = RouteScope::Universe;
-    message.header.kind = RouteType::Unicast;
-    message.attributes = vec![
-        RouteAttribute::Gateway(route.via.into()),
-        RouteAttribute::Oif(index),
-    ];
-    if route.destination.prefix_len() > 0 {
-        let destination = route.destination.network().into();
-        let attribute = RouteAttribute::Destination(destination);
-        message.attributes.push(attribute);
-    }
-    let metric = route.metric.map(RouteAttribute::Priority);
-    message.attributes.extend(metric);
-    message
+fn message(index: u32, route: &Route) -> Result<RouteMessage, OpError> {
+    let destination = route.destination.trunc();
+    let message = RouteMessageBuilder::<IpAddr>::new()
+        .protocol(RouteProtocol::Other(Instance::ROUTE_PROTOCOL))
+        .output_interface(index)
+        .destination_prefix(destination.addr(), destination.prefix_len())
+        .and_then(|message| message.gateway(route.via))
+        .map_err(|error| OpError {
+            kind: ErrorKind::Os(Errno::EINVAL as i32),
+            detail: format!("EINVAL: {error}"),
+        })?;
+    Ok(match route.metric {
+        Some(metric) => message.priority(metric).build(),
+        None => message.build(),
+    })
 }
 
 /// Equivalent to: ip route add DESTINATION via VIA dev LINK proto 77 [metric N]
-pub(crate) fn add(index: u32, route: &Route) -> Request {
-    let message = message(index, route);
-    Request::with(NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
+pub(crate) fn add(index: u32, route: &Route) -> Result<Request, OpError> {
+    let message = message(index, route)?;
+    Ok(Request::with(NewRoute(message), NLM_F_CREATE | NLM_F_EXCL))
 }
 
 /// Only a route of our protocol matches. Equivalent to: ip route del …
-pub(crate) fn delete(index: u32, route: &Route) -> Request {
-    Request::new(DelRoute(message(index, route)))
+pub(crate) fn delete(index: u32, route: &Route) -> Result<Request, OpError> {
+    Ok(Request::new(DelRoute(message(index, route)?)))
 }
 
 /// Lists the routes of all tables. Equivalent to: ip route show table all

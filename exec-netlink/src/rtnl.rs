@@ -1,9 +1,10 @@
 //! The way to rtnetlink and back.
 //!
-//! A plain synchronous socket: the kernel does all of a request's work inside `send`, so when
-//! that returns the answers are waiting and there is nothing to be asynchronous about. That spares
-//! a runtime and a connection task for every namespace that is visited, and a datagram carries
-//! as many messages as one likes. An async embedder calls the executor from `spawn_blocking`.
+//! The messages are those of rtnetlink's builders, its connection is not used: the kernel does all
+//! of a request's work inside `send`, so when that returns the answers are waiting and there is
+//! nothing to be asynchronous about. A plain synchronous socket spares a runtime and a connection
+//! task for every namespace that is visited, and its datagrams carry as many messages as one
+//! likes, where rtnetlink's carry one. Async programs have [`drive()`](crate::drive()).
 
 use std::io;
 
@@ -14,9 +15,9 @@ use netlink_packet_core::{
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::Socket;
 use netlink_sys::constants::NETLINK_ROUTE;
-use nix::sys::socket::MsgFlags;
 
 use crate::errno;
+use crate::netlink::{HEADER_BYTES, Message, messages, receive};
 use crate::nft::attr::{attrs, native_u32};
 
 /// More than the kernel puts into one datagram of a dump (32 KiB, `netlink_recvmsg`).
@@ -33,7 +34,6 @@ const NLMSG_DONE: u16 = 3;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLM_F_CAPPED: u16 = 0x100;
 const NLMSGERR_ATTR_MSG: u16 = 1;
-const HEADER_BYTES: usize = 16;
 
 /// One message to the kernel.
 #[derive(Clone, Debug)]
@@ -67,14 +67,6 @@ impl Request {
 
 /// How the kernel answered a request: the object it was asked for, if it was asked for one.
 pub(crate) type Answer = Result<Option<Vec<u8>>, OpError>;
-
-/// A message of the kernel.
-struct Message<'a> {
-    kind: u16,
-    flags: u16,
-    sequence: u32,
-    payload: &'a [u8],
-}
 
 /// A socket of the network namespace whose thread opened it, wherever it is used.
 #[derive(Debug)]
@@ -129,7 +121,7 @@ impl RouteSocket {
         let mut answers: Vec<Option<Answer>> = vec![None; requests.len()];
         let mut open = requests.len();
         while open > 0 {
-            match self.receive() {
+            match receive(&self.socket, &mut self.buffer) {
                 Ok(true) => {}
                 Ok(false) => break,
                 // The queue overflowed: whose answer was lost will show.
@@ -183,7 +175,7 @@ impl RouteSocket {
         let failed = |error: io::Error| errno::of_io("rtnetlink", &error);
         self.socket.send(&datagram, 0).map_err(failed)?;
         let (mut all, mut intact) = (Vec::new(), true);
-        while self.receive().map_err(failed)? {
+        while receive(&self.socket, &mut self.buffer).map_err(failed)? {
             for message in messages(&self.buffer) {
                 if message.sequence != sequence {
                     continue;
@@ -198,43 +190,6 @@ impl RouteSocket {
         }
         Err(errno::in_doubt("a list without an end"))
     }
-
-    /// Fills the buffer with the next datagram, if one is waiting.
-    fn receive(&mut self) -> io::Result<bool> {
-        self.buffer.clear();
-        let flags = (MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC).bits();
-        // The buffer's room is what counts, and `Vec` grows only when it has none.
-        let received = loop {
-            match self.socket.recv(&mut self.buffer, flags) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => break other,
-            }
-        };
-        match received {
-            Ok(len) if len > self.buffer.len() => Err(io::ErrorKind::InvalidData.into()),
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// The messages of one datagram. Ends at the first one that does not fit.
-fn messages(datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
-    let mut rest = datagram;
-    std::iter::from_fn(move || {
-        let (head, _) = rest.split_first_chunk::<HEADER_BYTES>()?;
-        let [l0, l1, l2, l3, k0, k1, f0, f1, s0, s1, s2, s3, ..] = *head;
-        let len = usize::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).ok()?;
-        let payload = rest.get(HEADER_BYTES..len)?;
-        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
-        Some(Message {
-            kind: u16::from_ne_bytes([k0, k1]),
-            flags: u16::from_ne_bytes([f0, f1]),
-            sequence: u32::from_ne_bytes([s0, s1, s2, s3]),
-            payload,
-        })
-    })
 }
 
 /// What an `NLMSG_ERROR` says (`struct nlmsgerr`, linux/netlink.h): 0 is success.

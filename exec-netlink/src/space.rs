@@ -18,7 +18,6 @@ use mydocker_core::{
     Address, Bridge, ErrorKind, Hairpin, Isolated, Link, LinkName, LinkSysctl, Master, Move, Ns,
     Object, Op, OpError, OpResult, Route, Up, Veth,
 };
-use netlink_packet_route::link::InfoBridgePort;
 
 use crate::errno::{gone_is_fine, missing};
 use crate::home::{Home, open};
@@ -213,18 +212,14 @@ impl Space<'_> {
                 let bridge = self.known(*bridge)?;
                 link::plug(&self.known(*link)?, bridge.index)
             }
-            Object::Hairpin(Hairpin { link }) => {
-                link::port(self.known(*link)?.index, InfoBridgePort::HairpinMode(true))
-            }
-            Object::Isolated(Isolated { link }) => {
-                link::port(self.known(*link)?.index, InfoBridgePort::Isolated(true))
-            }
+            Object::Hairpin(Hairpin { link }) => link::hairpin(self.known(*link)?.index, true),
+            Object::Isolated(Isolated { link }) => link::isolate(self.known(*link)?.index, true),
             Object::Address(Address { link, address }) => {
                 address::add(self.known(link.name)?.index, *address)
             }
-            Object::Up(Up { link }) if self.is_loopback(link) => link::raise(LOOPBACK_INDEX, true),
-            Object::Up(Up { link }) => link::raise(self.known(link.name)?.index, true),
-            Object::Route(route) => route::add(self.known(route.link.name)?.index, route),
+            Object::Up(Up { link }) if self.is_loopback(link) => link::raise(LOOPBACK_INDEX),
+            Object::Up(Up { link }) => link::raise(self.known(link.name)?.index),
+            Object::Route(route) => route::add(self.known(route.link.name)?.index, route)?,
             other => return Err(not_ours_to_do(other)),
         })
     }
@@ -239,26 +234,20 @@ impl Space<'_> {
             Object::Master(Master { link, .. }) => {
                 self.undo(*link, |seen| seen.master.map(|_| link::unplug(seen.index)))
             }
-            Object::Hairpin(Hairpin { link }) => {
-                let off = InfoBridgePort::HairpinMode(false);
-                self.undo(*link, |seen| {
-                    seen.hairpin.then(|| link::port(seen.index, off))
-                })
-            }
-            Object::Isolated(Isolated { link }) => {
-                let off = InfoBridgePort::Isolated(false);
-                self.undo(*link, |seen| {
-                    seen.isolated.then(|| link::port(seen.index, off))
-                })
-            }
-            Object::Address(Address { link, address }) => self.undo(link.name, |seen| {
-                Some(address::delete(seen.index, *address))
+            Object::Hairpin(Hairpin { link }) => self.undo(*link, |seen| {
+                seen.hairpin.then(|| link::hairpin(seen.index, false))
             }),
-            Object::Up(Up { link }) => self.undo(link.name, |seen| {
-                seen.up.then(|| link::raise(seen.index, false))
+            Object::Isolated(Isolated { link }) => self.undo(*link, |seen| {
+                seen.isolated.then(|| link::isolate(seen.index, false))
             }),
+            Object::Address(Address { link, address }) => {
+                self.undo(link.name, |seen| address::delete(seen.index, *address))
+            }
+            Object::Up(Up { link }) => {
+                self.undo(link.name, |seen| seen.up.then(|| link::lower(seen.index)))
+            }
             Object::Route(route @ Route { link, .. }) => {
-                self.undo(link.name, |seen| Some(route::delete(seen.index, route)))
+                self.undo(link.name, |seen| route::delete(seen.index, route).ok())
             }
             Object::LinkSysctl(_) => Ok(()),
             Object::Forwarding(forwarding) => {

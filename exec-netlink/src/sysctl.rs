@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use mydocker_core::{ErrorKind, Family, LinkName, LinkSysctl, OpError};
+use mydocker_core::{ErrorKind, Family, LinkSysctl, OpError};
 
 use crate::errno;
 
@@ -17,16 +17,9 @@ fn directory(family: Family) -> PathBuf {
     })
 }
 
-/// The directory of one interface's settings. IPv6 has none for an interface that can't carry it
-/// (an MTU below 1280), and none at all where the kernel has no IPv6.
-fn link_directory(family: Family, link: LinkName) -> PathBuf {
-    directory(family).join("conf").join(link.as_str())
-}
-
-/// Writes `net.FAMILY.conf.LINK.KEY`. Where there is no IPv6, every setting of it is as wished.
-/// Equivalent to: sysctl -qw net/FAMILY/conf/LINK/KEY=VALUE
-pub(crate) fn set(sysctl: &LinkSysctl) -> Result<(), OpError> {
-    // Ops are data and may come from a file: only a plain word becomes a part of a path.
+/// The file of a setting. Ops are data and may come from anywhere: only a plain word becomes a part
+/// of a path.
+fn file(sysctl: &LinkSysctl) -> Result<PathBuf, OpError> {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
     if sysctl.key.is_empty() || !sysctl.key.bytes().all(plain) {
         return Err(OpError {
@@ -37,32 +30,39 @@ pub(crate) fn set(sysctl: &LinkSysctl) -> Result<(), OpError> {
             ),
         });
     }
-    let directory = link_directory(sysctl.family, sysctl.link.name);
-    if sysctl.family == Family::V6 && !directory.exists() {
+    let links = directory(sysctl.family).join("conf");
+    Ok(links.join(sysctl.link.name.as_str()).join(&sysctl.key))
+}
+
+/// Whether there is no such file because its interface can't carry IPv6 (an MTU below 1280), or
+/// because no interface of this kernel can.
+fn lacks_ipv6(sysctl: &LinkSysctl, file: &Path) -> bool {
+    sysctl.family == Family::V6 && !file.parent().is_some_and(Path::exists)
+}
+
+/// Writes `net.FAMILY.conf.LINK.KEY`. Where there is no IPv6, every setting of it is as wished.
+/// Equivalent to: sysctl -qw net/FAMILY/conf/LINK/KEY=VALUE
+pub(crate) fn set(sysctl: &LinkSysctl) -> Result<(), OpError> {
+    let file = file(sysctl)?;
+    if lacks_ipv6(sysctl, &file) {
         return Ok(());
     }
-    write(&directory.join(&sysctl.key), &sysctl.value.to_string())
+    write(&file, &sysctl.value.to_string())
 }
 
-/// Reads `net.FAMILY.conf.LINK.KEY`. An interface without IPv6 is one where it is disabled.
-pub(crate) fn get(family: Family, link: LinkName, key: &str) -> Option<i64> {
-    let directory = link_directory(family, link);
-    let Ok(text) = fs::read_to_string(directory.join(key)) else {
-        let absent = family == Family::V6 && key == "disable_ipv6" && !directory.exists();
-        return absent.then_some(1);
+/// The setting with the value that it has; as wished where there is no IPv6.
+/// Equivalent to: sysctl -n net/FAMILY/conf/LINK/KEY
+pub(crate) fn get(sysctl: &LinkSysctl) -> Option<LinkSysctl> {
+    let file = file(sysctl).ok()?;
+    let value = match fs::read_to_string(&file) {
+        Ok(text) => text.trim_end().parse().ok()?,
+        Err(_) if lacks_ipv6(sysctl, &file) => sysctl.value,
+        Err(_) => return None,
     };
-    text.trim_end().parse().ok()
-}
-
-/// Reads every setting of an interface that is a number.
-pub(crate) fn get_all(family: Family, link: LinkName) -> Vec<(String, i64)> {
-    let Ok(entries) = fs::read_dir(link_directory(family, link)) else {
-        let absent = get(family, link, "disable_ipv6").map(|value| ("disable_ipv6".into(), value));
-        return absent.into_iter().collect();
-    };
-    let keys = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    keys.filter_map(|key| get(family, link, &key).map(|value| (key, value)))
-        .collect()
+    Some(LinkSysctl {
+        value,
+        ..sysctl.clone()
+    })
 }
 
 fn forwarding_path(family: Family) -> PathBuf {

@@ -9,7 +9,7 @@ use mydocker::container::{
     Stream, parse_memory, read_log,
 };
 use mydocker::image::{ImageName, Images};
-use mydocker_core::{ContainerName, Endpoint, Netns};
+use mydocker_core::{Endpoint, Netns};
 use serde::Serialize;
 
 use super::App;
@@ -105,7 +105,7 @@ fn networks(run: &Run) -> Result<(NetworkMode, Vec<Joining>), Failure> {
 fn spec_of(run: Run, mode: NetworkMode, joining: &[Joining]) -> anyhow::Result<Spec> {
     let image: ImageName = run.image.parse()?;
     let mut spec = Spec {
-        name: run.name.map(|name| name.to_string().parse()).transpose()?,
+        name: run.name,
         command: run.command,
         env: run.env,
         hostname: run.hostname,
@@ -154,12 +154,11 @@ fn plan(
             archive.display()
         ));
     }
-    let name = spec
-        .name
-        .as_ref()
-        .map_or(spec.image.as_str(), |name| name.as_str());
-    let container: ContainerName = name.parse().map_err(Failure::refused)?;
-    let netns = app.roots.run_root.join("netns").join(name);
+    let container = match &spec.name {
+        Some(name) => name.clone(),
+        None => spec.image.as_str().parse().map_err(Failure::refused)?,
+    };
+    let netns = app.roots.run_root.join("netns").join(container.as_str());
     let netns: Netns = netns
         .to_string_lossy()
         .into_owned()
@@ -252,10 +251,7 @@ pub(super) fn ps(app: &App, ps: &Ps) -> Result<(), Failure> {
         }
     }
     let listing = containers.list()?;
-    listing
-        .damaged
-        .iter()
-        .for_each(|error| warn(format!("{error:#}")));
+    listing.damaged.iter().for_each(warn);
     let shown = |record: &&Record| ps.all || record.status() != Status::Exited;
     let rows: Vec<Row> = listing.records.iter().filter(shown).map(Row::of).collect();
     if ps.quiet {
@@ -275,6 +271,9 @@ pub(super) fn ps(app: &App, ps: &Ps) -> Result<(), Failure> {
 
 pub(super) fn stop(app: &App, stop: &Stop) -> Result<(), Failure> {
     let containers = app.containers()?;
+    if let Some(format) = stop.dry_run.dry_run {
+        return plan_end(app, &containers, &stop.container, format);
+    }
     let time = Duration::from_secs(stop.time);
     for text in &stop.container {
         let record = containers.find(text)?;
@@ -286,12 +285,31 @@ pub(super) fn stop(app: &App, stop: &Stop) -> Result<(), Failure> {
 
 pub(super) fn rm(app: &App, rm: &Remove) -> Result<(), Failure> {
     let containers = app.containers()?;
+    if let Some(format) = rm.dry_run.dry_run {
+        return plan_end(app, &containers, &rm.container, format);
+    }
     for text in &rm.container {
-        let record = containers.find(text)?;
-        container::remove(&containers, &record.id, rm.force, &attachment::make)?;
+        let id = containers.find_id(text)?;
+        container::remove(&containers, &id, rm.force, &attachment::make)?;
         report::line(text)?;
     }
     Ok(())
+}
+
+/// Prints what taking containers off their networks would do.
+fn plan_end(
+    app: &App,
+    containers: &Containers,
+    texts: &[String],
+    format: args::PlanFormat,
+) -> Result<(), Failure> {
+    let view = app.view()?;
+    let mut requests = Vec::new();
+    for text in texts {
+        let pin = containers.netns(&containers.find_id(text)?);
+        requests.extend(attachment::detachments(&view.state, &pin)?);
+    }
+    app.dry_run(&requests, format)
 }
 
 pub(super) fn logs(app: &App, logs: &Logs) -> Result<(), Failure> {

@@ -52,23 +52,34 @@ impl App {
     fn apply(&self, request: &Request) -> Result<Plan, Failure> {
         let mut engine = self.engine()?;
         let done = engine.apply(request)?;
-        engine.into_executor().finish().map_err(|error| {
-            Failure::refused(format!("done, but the log could not be written: {error}"))
-        })?;
+        Self::finish(engine)?;
         Ok(done.plan)
+    }
+
+    /// Makes sure that what was recorded is in the log.
+    fn finish(engine: Engine<Backend>) -> Result<(), Failure> {
+        let unwritten = |error| format!("done, but the log could not be written: {error}");
+        let finished = engine.into_executor().finish();
+        finished.map_err(|error| Failure::refused(unwritten(error)))
     }
 
     /// Prints what the requests, one after the other, would do.
     fn dry_run(&self, requests: &[Request], format: PlanFormat) -> Result<(), Failure> {
+        Self::print(&self.engine()?.plan_all(requests)?, format)
+    }
+
+    /// Prints what would be done.
+    fn print(plans: &[Plan], format: PlanFormat) -> Result<(), Failure> {
         let rendering = match format {
             PlanFormat::Table => Rendering::Table,
             PlanFormat::Json => Rendering::JsonLines,
             PlanFormat::Script => Rendering::Script,
         };
-        let plans = self.engine()?.plan_all(requests)?;
-        let ops: Vec<_> = plans.into_iter().flat_map(|plan| plan.ops).collect();
-        report::text(&render(&ops, rendering))?;
-        Ok(())
+        let ops: Vec<_> = plans.iter().flat_map(|plan| plan.ops.clone()).collect();
+        if ops.is_empty() && format == PlanFormat::Table {
+            return Ok(report::line("nothing to do")?);
+        }
+        Ok(report::text(&render(&ops, rendering))?)
     }
 
     /// The state as it is now; says which definitions could not be read.

@@ -9,7 +9,7 @@ use mydocker_core::{
 use super::App;
 use crate::args::{
     Connect, Create, Disconnect, EndpointArgs, Format, Inspect, List, NetworkCommand,
-    RemoveNetworks,
+    RemoveNetworks, Repair,
 };
 use crate::failure::Failure;
 use crate::report::{self, NetworkView};
@@ -22,6 +22,7 @@ pub(super) fn run(app: &App, command: NetworkCommand) -> Result<(), Failure> {
         NetworkCommand::Remove(remove) => self::remove(app, remove),
         NetworkCommand::Connect(connect) => self::connect(app, *connect),
         NetworkCommand::Disconnect(disconnect) => self::disconnect(app, disconnect),
+        NetworkCommand::Repair(repair) => self::repair(app, &repair),
     }
 }
 
@@ -206,4 +207,18 @@ fn disconnect(app: &App, disconnect: Disconnect) -> Result<(), Failure> {
         Some(format) => app.dry_run(&[request], format),
         None => app.apply(&request).map(|_| ()),
     }
+}
+
+fn repair(app: &App, repair: &Repair) -> Result<(), Failure> {
+    if let Some(format) = repair.dry_run.dry_run {
+        let plan = app.engine()?.plan_repair()?;
+        return App::print(&[plan], format);
+    }
+    let mut engine = app.engine()?;
+    let done = engine.repair()?;
+    App::finish(engine)?;
+    Ok(report::line(format!(
+        "{} ops carried out",
+        done.plan.ops.len()
+    ))?)
 }

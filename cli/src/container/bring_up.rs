@@ -48,8 +48,8 @@ pub(crate) fn bring_up(
     for volume in &record.spec.volumes {
         made_dirs.make(&volume.source)?;
     }
-    let overlay = containers.overlay(record);
-    overlay.mount()?;
+    let overlay = containers.overlay(&record.id);
+    overlay.mount(&containers.images().layer_dir(&record.layer))?;
     if record.spec.workdir != Path::new("/") {
         overlay.make_dir_inside(&record.spec.workdir)?;
     }
@@ -83,8 +83,8 @@ pub(crate) fn bring_up(
     // From here on threads are allowed: the runtime clones no more.
     match (locked.record.spec.network, &netns) {
         (NetworkMode::Attached, Some(netns)) => {
-            let attached = make_network(containers, &locked.record)
-                .and_then(|mut network| network.attach(locked.record.name.as_str(), netns))
+            let attached = make_network(containers)
+                .and_then(|mut network| network.attach(&locked.record, netns))
                 .with_context(|| {
                     format!(
                         "can't attach container {} to its networks",

@@ -9,7 +9,8 @@ use std::{
 
 use anyhow::Context;
 
-use super::{network::Attached, store::make_dir};
+use super::network::Attached;
+use crate::store::make_dir;
 
 /// Files of ours that are bound over the image's: path on the host, path inside.
 ///

@@ -15,17 +15,20 @@
 //!   killed the supervisor stops the container and takes it down.
 //! - The first process dies with its supervisor (`PR_SET_PDEATHSIG`). If the supervisor is killed, what
 //!   is left is found by [`Record::is_abandoned`] and taken down by the next [`stop`], [`remove`] or
-//!   [`tidy`], through a [`Network`] made from the record. A program that changes its user sheds that
+//!   [`tidy`]; so is what was running when the machine stopped. A program that changes its user sheds that
 //!   tie (the kernel's rule) and runs on alone: it is still listed as running, and [`stop`] and
 //!   [`remove`] find it by its recorded number and start time, and kill it.
 //! - What changes a container holds the lock in its directory, so two removals and a supervisor never meet.
+//! - A record that can't be read is named, and the other containers are usable. What is taken down goes by
+//!   the id alone, so that [`remove`] by force gets rid of such a container, too.
 
 mod bring_up;
+mod cgroup;
 mod control;
 mod files;
 mod foreground;
+mod id;
 mod log;
-mod name;
 mod netns;
 mod network;
 mod overlay;
@@ -40,10 +43,8 @@ mod supervisor;
 mod teardown;
 mod watch;
 
+pub use id::Id;
 pub use log::{LogLine, Stream, read_log};
-pub(crate) use name::check_name;
-pub use name::{Id, NAME_BYTES_MAX, Name};
-pub use netns::{create as create_netns, remove as remove_netns};
 pub use network::{Attached, Network, NetworkFactory};
 pub use process::Process;
 pub use record::{Record, Status};
@@ -51,5 +52,5 @@ pub use run::{Started, run};
 pub use runtime::Failure;
 pub use spec::{Limits, NetworkMode, Spec, Volume, parse_memory};
 pub use stop::{remove, stop, tidy};
-pub use store::{Containers, Listing};
+pub use store::{Containers, Damaged, Listing};
 pub use supervisor::reexec;

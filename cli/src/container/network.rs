@@ -6,17 +6,19 @@ use serde_json::Value;
 
 use super::{record::Record, store::Containers};
 
-/// Joins a container to its networks and takes it out again.
+/// Joins containers to their networks and takes them out again.
 ///
 /// Made by a [`NetworkFactory`] in whatever process needs it: the one that supervises the container,
 /// or, when that one was killed, the one that cleans up.
 pub trait Network {
-    /// Attaches the container called `container`, whose namespace is pinned at `netns`. All or nothing.
-    fn attach(&mut self, container: &str, netns: &Path) -> anyhow::Result<Attached>;
+    /// Attaches a container whose namespace is pinned at `netns`, as its
+    /// [`Spec::attachments`](super::Spec::attachments) say. All or nothing.
+    fn attach(&mut self, container: &Record, netns: &Path) -> anyhow::Result<Attached>;
 
-    /// Takes back what `attach` did, from what was recorded then. A container that is not attached,
-    /// or whose namespace is gone, is no error.
-    fn detach(&mut self, container: &str) -> anyhow::Result<()>;
+    /// Detaches whoever lives in the namespace that is, or was, pinned at `netns` from all its
+    /// networks. Nobody there is no error. Asks for no record, which may be damaged, and for no
+    /// name, which may be somebody else's where attaching failed because of that.
+    fn detach(&mut self, netns: &Path) -> anyhow::Result<()>;
 }
 
 /// What a container has to know about where it was attached.
@@ -32,5 +34,6 @@ pub struct Attached {
     pub info: Value,
 }
 
-/// Makes the [`Network`] of a recorded container. It is asked only for [`NetworkMode::Attached`](super::NetworkMode).
-pub type NetworkFactory<'a> = dyn Fn(&Containers, &Record) -> anyhow::Result<Box<dyn Network>> + 'a;
+/// Makes the [`Network`] of some containers. It is asked for [`NetworkMode::Attached`](super::NetworkMode),
+/// and where the record that would say so is damaged.
+pub type NetworkFactory<'a> = dyn Fn(&Containers) -> anyhow::Result<Box<dyn Network>> + 'a;

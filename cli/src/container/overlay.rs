@@ -1,6 +1,7 @@
 //! A container's root filesystem: its image below, its own changes above.
 
 use std::{
+    ffi::CString,
     fs::{self, DirBuilder},
     io,
     os::{
@@ -11,25 +12,24 @@ use std::{
 };
 
 use anyhow::Context;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::{
     fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, mkdirat, openat2, unlinkat},
     io::Errno,
+    mount::{MountFlags, UnmountFlags, mount, unmount},
 };
 
-use super::store::{make_dir, remove_tree};
+use crate::store::{make_dir, remove_tree};
 
-/// The directories `upper`, `work` and `merged` in `<root>/overlay2/ID`, over an image's layer.
+/// The directories `upper`, `work` and `merged` in `<root>/overlay2/ID`.
 #[derive(Clone, Debug)]
 pub(crate) struct Overlay {
-    lower: PathBuf,
     dir: PathBuf,
 }
 
 impl Overlay {
-    /// The overlay that is kept in `dir` and stands on `lower`; both absolute.
-    pub(crate) fn new(lower: PathBuf, dir: PathBuf) -> Self {
-        Self { lower, dir }
+    /// The overlay that is kept in `dir`, absolute.
+    pub(crate) fn new(dir: PathBuf) -> Self {
+        Self { dir }
     }
 
     /// Where the container's root shows while it is mounted.
@@ -37,8 +37,9 @@ impl Overlay {
         self.dir.join("merged")
     }
 
-    /// Mounts it. Equivalent to: `mount -t overlay overlay -o lowerdir=L,upperdir=U,workdir=W MERGED`.
-    pub(crate) fn mount(&self) -> anyhow::Result<()> {
+    /// Mounts it over an image's layer, the absolute path `lower`.
+    /// Equivalent to: `mount -t overlay overlay -o lowerdir=L,upperdir=U,workdir=W MERGED`.
+    pub(crate) fn mount(&self, lower: &Path) -> anyhow::Result<()> {
         make_dir(&self.dir)?;
         // The upper directory's mode is that of the container's `/`: any user in it must be able to enter.
         for (name, mode) in [("upper", 0o755), ("work", 0o700), ("merged", 0o755)] {
@@ -51,7 +52,7 @@ impl Overlay {
         }
         let options = [
             &b"lowerdir="[..],
-            &escape(&self.lower),
+            &escape(lower),
             b",upperdir=",
             &escape(&self.dir.join("upper")),
             b",workdir=",
@@ -59,22 +60,18 @@ impl Overlay {
         ]
         .concat();
         let merged = self.merged();
-        mount(
-            Some("overlay"),
-            &merged,
-            Some("overlay"),
-            MsFlags::empty(),
-            Some(options.as_slice()),
-        )
-        .with_context(|| format!("can't mount the root filesystem at {}", merged.display()))
+        let what = || format!("can't mount the root filesystem at {}", merged.display());
+        let options = CString::new(options).with_context(what)?;
+        let flags = MountFlags::empty();
+        mount("overlay", &merged, "overlay", flags, options.as_c_str()).with_context(what)
     }
 
     /// Unmounts it. One that is not mounted is no error. Equivalent to: `umount --lazy MERGED`.
     pub(crate) fn unmount(&self) -> anyhow::Result<()> {
         let merged = self.merged();
-        match umount2(&merged, MntFlags::MNT_DETACH) {
-            // EINVAL: not mounted.
-            Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => Ok(()),
+        match unmount(&merged, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            // INVAL: not mounted.
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
             Err(errno) => Err(errno).with_context(|| format!("can't unmount {}", merged.display())),
         }
     }
@@ -86,7 +83,7 @@ impl Overlay {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("can't remove {}", self.merged().display()))
             }
-            _ => remove_tree(&self.dir),
+            _ => Ok(remove_tree(&self.dir)?),
         }
     }
 
@@ -205,8 +202,8 @@ mod tests {
         fs::create_dir(&lower).unwrap();
         fs::write(lower.join("motd"), "image").unwrap();
         symlink("/outside", lower.join("link")).unwrap();
-        let overlay = Overlay::new(lower.clone(), dir.path().join("o"));
-        overlay.mount().unwrap();
+        let overlay = Overlay::new(dir.path().join("o"));
+        overlay.mount(&lower).unwrap();
         fs::write(overlay.merged().join("motd"), "container").unwrap();
         assert_eq!(fs::read_to_string(lower.join("motd")).unwrap(), "image");
         assert!(overlay.remove().is_err(), "not while it is mounted");

@@ -15,13 +15,17 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-/// A process by number and start time: numbers are reused, the pair is not.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize)]
+use crate::store::boot_id;
+
+/// A process by number, start time and boot: numbers are reused, the three together are not.
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
 pub struct Process {
     /// Process number, as seen from our pid namespace.
     pub pid: i32,
     /// When it started, clock ticks since boot (field 22 of `/proc/PID/stat`).
     pub start_ticks: u64,
+    /// The boot that it is of (`/proc/sys/kernel/random/boot_id`): a record outlives it.
+    pub boot_id: String,
 }
 
 impl Process {
@@ -35,17 +39,22 @@ impl Process {
         let (_, start_ticks) = stat(pid)
             .with_context(|| format!("can't read /proc/{pid}/stat"))?
             .ok_or_else(|| anyhow!("there is no process {pid}"))?;
-        Ok(Self { pid, start_ticks })
+        Ok(Self {
+            pid,
+            start_ticks,
+            boot_id: boot_id()?,
+        })
     }
 
     /// Whether it still runs. A zombie does not; what can't be read counts as gone.
-    pub fn is_alive(self) -> bool {
-        matches!(stat(self.pid), Ok(Some((state, ticks)))
-            if ticks == self.start_ticks && state != b'Z' && state != b'X')
+    pub fn is_alive(&self) -> bool {
+        boot_id().is_ok_and(|boot_id| boot_id == self.boot_id)
+            && matches!(stat(self.pid), Ok(Some((state, ticks)))
+                if ticks == self.start_ticks && state != b'Z' && state != b'X')
     }
 
     /// A handle that stays with this process, or none if it is gone.
-    pub(crate) fn open(self) -> anyhow::Result<Option<ProcessHandle>> {
+    pub(crate) fn open(&self) -> anyhow::Result<Option<ProcessHandle>> {
         let Some(pid) = Pid::from_raw(self.pid) else {
             return Ok(None);
         };
@@ -151,12 +160,20 @@ mod tests {
     fn a_successor_is_another_process() {
         let me = Process::current().unwrap();
         assert!(me.is_alive());
-        let other = Process {
-            start_ticks: me.start_ticks + 1,
-            ..me
-        };
-        assert!(!other.is_alive());
-        assert!(other.open().unwrap().is_none());
+        let (later, rebooted) = (
+            Process {
+                start_ticks: me.start_ticks + 1,
+                ..me.clone()
+            },
+            Process {
+                boot_id: "another".to_owned(),
+                ..me
+            },
+        );
+        for other in [later, rebooted] {
+            assert!(!other.is_alive());
+            assert!(other.open().unwrap().is_none());
+        }
         assert!(Process::of(i32::MAX).is_err());
     }
 

@@ -6,11 +6,12 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use mydocker_core::ContainerName;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    name::{Id, Name},
+    id::Id,
     process::Process,
     spec::{NetworkMode, Spec},
 };
@@ -26,7 +27,7 @@ pub struct Record {
     /// Its id, also the name of its directories.
     pub id: Id,
     /// Its name, unique.
-    pub name: Name,
+    pub name: ContainerName,
     /// The layer below its own.
     pub layer: LayerId,
     /// What was asked for, with command and host name filled in.
@@ -76,7 +77,7 @@ impl fmt::Display for Status {
 impl Record {
     /// The record of a container that this process is about to make.
     pub(crate) fn new(id: Id, layer: LayerId, mut spec: Spec) -> anyhow::Result<Self> {
-        let name = spec.name.clone().unwrap_or_else(|| id.clone().into());
+        let name = spec.name.clone().unwrap_or_else(|| id.to_name());
         if spec.command.is_empty() {
             spec.command.push("/bin/sh".to_owned());
         }
@@ -111,6 +112,7 @@ impl Record {
     /// Number of the first process, as the host sees it, if it runs.
     pub fn pid(&self) -> Option<i32> {
         self.init
+            .as_ref()
             .filter(|init| init.is_alive())
             .map(|init| init.pid)
     }
@@ -126,7 +128,7 @@ impl Record {
     }
 
     pub(crate) fn init_is_alive(&self) -> bool {
-        self.init.is_some_and(Process::is_alive)
+        self.init.as_ref().is_some_and(Process::is_alive)
     }
 
     pub(crate) fn set_running(&mut self) {
@@ -237,6 +239,10 @@ mod tests {
             ..Process::current().unwrap()
         });
         assert_eq!(record.status(), Status::Exited, "the number was reused");
+        let (me, boot_id) = (Process::current().unwrap(), "another".to_owned());
+        record.init = Some(Process { boot_id, ..me });
+        assert_eq!(record.status(), Status::Exited, "the machine was rebooted");
+        assert_eq!(record.pid(), None);
         record.set_exited(Some(3));
         record.set_exited(None);
         assert_eq!(

@@ -17,14 +17,14 @@ use super::{
     NetworkFactory,
     control::{Control, Hello, Report},
     foreground::{self, UserSignals},
-    name::Id,
+    id::Id,
     process::ProcessHandle,
     record::Record,
     runtime::{self, Failure},
     spec::Spec,
     store::Containers,
     supervisor::SUPERVISE,
-    teardown::teardown,
+    teardown::undo,
 };
 
 /// What has become of a container that was run.
@@ -180,17 +180,9 @@ fn give_up(
     make_network: &NetworkFactory<'_>,
     error: anyhow::Error,
 ) -> anyhow::Error {
-    let clean_up = || -> anyhow::Result<()> {
-        let Some(mut locked) = containers.lock(id)? else {
-            return Ok(());
-        };
-        let torn_down = teardown(containers, &mut locked.record, make_network);
-        if torn_down.is_ok() {
-            return containers.forget(locked);
-        }
-        locked.record.set_exited(None);
-        locked.save()?;
-        torn_down
+    let clean_up = || match containers.lock(id)? {
+        Some(locked) => undo(containers, locked, make_network),
+        None => Ok(()),
     };
     match clean_up() {
         Ok(()) => error,

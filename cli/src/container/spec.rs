@@ -7,10 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use mydocker_core::ContainerName;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::name::Name;
 use crate::image::ImageName;
 
 /// Most volumes, variables or arguments of one container.
@@ -22,7 +22,7 @@ const HOSTNAME_BYTES_MAX: usize = 64;
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Spec {
     /// Its name; its id if none is given.
-    pub name: Option<Name>,
+    pub name: Option<ContainerName>,
     /// The image it starts from.
     pub image: ImageName,
     /// Program and arguments; a shell if empty.

@@ -10,11 +10,11 @@ use rustix::process::Signal;
 
 use super::{
     NetworkFactory,
-    name::Id,
+    id::Id,
     process::{Process, ProcessHandle},
     record::{Record, Status},
-    store::{Containers, Locked},
-    teardown::teardown,
+    store::{Containers, Damaged, Locked},
+    teardown::{take_down, teardown},
 };
 
 /// How long a supervisor may take to take a dead container down, and a command to start its supervisor.
@@ -34,18 +34,16 @@ pub fn stop(
     Ok(stop_and_keep(containers, id, timeout, make_network)?.map(|locked| locked.record))
 }
 
-/// Removes a container with its record, log and files. One that runs is refused, or killed if `force`.
-/// One that is gone already is no error.
+/// Removes a container with its record, log and files. One that runs is refused, or killed if `force`;
+/// so is one whose record is damaged, which may run. One that is gone already is no error.
 pub fn remove(
     containers: &Containers,
     id: &Id,
     force: bool,
     make_network: &NetworkFactory<'_>,
 ) -> anyhow::Result<()> {
-    if let Some(record) = containers.load(id)?
-        && !force
-    {
-        match record.status() {
+    match containers.load(id) {
+        Ok(Some(record)) if !force => match record.status() {
             Status::Exited => {}
             status @ (Status::Created | Status::Running) => {
                 bail!(
@@ -53,12 +51,32 @@ pub fn remove(
                     record.name
                 )
             }
+        },
+        Ok(_) => {}
+        Err(_) if force => return remove_damaged(containers, id, make_network),
+        Err(error) => {
+            let id = id.clone();
+            return Err(Damaged { id, error }.into());
         }
     }
     match stop_and_keep(containers, id, Duration::ZERO, make_network)? {
         Some(locked) => containers.forget(locked),
         None => Ok(()),
     }
+}
+
+/// Its supervisor, should it live, finds nothing more to do when the container has died.
+fn remove_damaged(
+    containers: &Containers,
+    id: &Id,
+    make_network: &NetworkFactory<'_>,
+) -> anyhow::Result<()> {
+    let Some(held) = containers.hold(id)? else {
+        return Ok(());
+    };
+    take_down(containers, id, None, Some(make_network))
+        .with_context(|| format!("container {id} is not taken down whole"))?;
+    containers.forget_damaged(held)
 }
 
 /// Takes down every container that has ended and whose supervisor was killed before it could do so.
@@ -90,7 +108,12 @@ fn stop_and_keep(
             return Ok(None);
         };
         let record = &mut locked.record;
-        let init = record.init.map(Process::open).transpose()?.flatten();
+        let init = record
+            .init
+            .as_ref()
+            .map(Process::open)
+            .transpose()?
+            .flatten();
         let Some(supervisor) = record.supervisor.open()? else {
             if record.torn_down {
                 return Ok(Some(locked));

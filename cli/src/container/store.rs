@@ -1,28 +1,27 @@
 //! The table of containers: one directory each, one lock each.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{ErrorKind, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
+use mydocker_core::ContainerName;
 
-use super::{
-    name::{Id, Name},
-    overlay::Overlay,
-    record::Record,
+use super::{id::Id, overlay::Overlay, record::Record};
+use crate::{
+    image::{Images, LayerId},
+    store::{Access, Dir, Durability, Lock, make_dir, remove_tree},
 };
-use crate::image::Images;
 
-/// A record that is longer was not written by us.
-const RECORD_BYTES_MAX: u64 = 16 << 20;
+/// Where records are, below the root.
+const RECORDS: &str = "containers";
+/// Where the runtime is told what to run, below the run root.
+const BUNDLES: &str = "bundle";
+/// A container's record, in its directory.
+const CONFIG: &str = "config.json";
 /// How long to wait for another process that works on the same container.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(60);
-const LOCK_POLL: Duration = Duration::from_millis(10);
 
 /// The containers of one pair of roots.
 #[derive(Clone, Debug)]
@@ -36,21 +35,38 @@ pub struct Containers {
 pub struct Listing {
     /// The containers, oldest first.
     pub records: Vec<Record>,
-    /// One error for each damaged record, which names its file.
-    pub damaged: Vec<anyhow::Error>,
+    /// The containers whose record is damaged.
+    pub damaged: Vec<Damaged>,
+}
+
+/// A container whose record can't be read, and why, which names its file.
+#[derive(Debug, thiserror::Error)]
+#[error("can't read container {id}, which `mydocker rm --force {id}` removes: {error:#}")]
+pub struct Damaged {
+    /// The container.
+    pub id: Id,
+    /// What is wrong with its record.
+    pub error: anyhow::Error,
 }
 
 /// A container nobody else changes while this is held.
 #[derive(Debug)]
 pub(crate) struct Locked {
     pub(crate) record: Record,
-    dir: PathBuf,
-    _lock: File,
+    held: Held,
+}
+
+/// The directory of a container, which nobody else changes while this is held.
+#[derive(Debug)]
+pub(crate) struct Held {
+    id: Id,
+    dir: Dir,
+    _lock: Lock,
 }
 
 impl Containers {
     /// The containers kept below `root` (durable) and `run_root` (gone after a reboot). Makes both
-    /// directories if they are missing.
+    /// directories if they are missing; refuses those that others can write.
     pub fn open(root: &Path, run_root: &Path) -> anyhow::Result<Self> {
         let absolute = |path: &Path| {
             make_dir(path)?;
@@ -61,7 +77,8 @@ impl Containers {
             root: absolute(root)?,
             run_root: absolute(run_root)?,
         };
-        make_dir(&containers.records_dir())?;
+        containers.records()?;
+        Dir::open(&containers.run_root, BUNDLES)?;
         Ok(containers)
     }
 
@@ -98,7 +115,7 @@ impl Containers {
                 Ok(Some(record)) => listing.records.push(record),
                 // Removed since.
                 Ok(None) => {}
-                Err(error) => listing.damaged.push(error),
+                Err(error) => listing.damaged.push(Damaged { id, error }),
             }
         }
         listing
@@ -109,43 +126,43 @@ impl Containers {
 
     /// The container with this name or id, or the only one whose id starts with `text`.
     pub fn find(&self, text: &str) -> anyhow::Result<Record> {
-        if let Ok(id) = text.parse()
-            && let Some(record) = self.load(&id)?
-        {
-            return Ok(record);
+        let id = self.find_id(text)?;
+        match self.load(&id) {
+            Ok(Some(record)) => Ok(record),
+            Ok(None) => bail!("no container `{text}`"),
+            Err(error) => Err(Damaged { id, error }.into()),
         }
-        let listing = self.list()?;
-        if let Some(record) = listing
-            .records
-            .iter()
-            .find(|record| record.name.as_str() == text)
-        {
-            return Ok(record.clone());
+    }
+
+    /// The id of the container with this name or id, or the only one that starts with `text`. A
+    /// damaged container has an id and no name.
+    pub fn find_id(&self, text: &str) -> anyhow::Result<Id> {
+        let Listing { records, damaged } = self.list()?;
+        if let Some(record) = records.iter().find(|record| record.name.as_str() == text) {
+            return Ok(record.id.clone());
         }
-        let mut matching = listing
-            .records
-            .into_iter()
-            .filter(|record| record.id.as_str().starts_with(text));
+        let readable = records.iter().map(|record| &record.id);
+        let ids = readable.chain(damaged.iter().map(|damaged| &damaged.id));
+        let mut matching = ids.filter(|id| !text.is_empty() && id.as_str().starts_with(text));
         match (matching.next(), matching.next()) {
-            (Some(record), None) if !text.is_empty() => Ok(record),
-            (Some(one), Some(two)) if !text.is_empty() => {
-                bail!(
-                    "`{text}` means container {} as well as {}: give more digits",
-                    one.id,
-                    two.id
-                )
+            (Some(id), None) => Ok(id.clone()),
+            (Some(one), Some(two)) => {
+                bail!("`{text}` means container {one} as well as {two}: give more digits")
             }
-            _ => match listing.damaged.into_iter().next() {
-                Some(error) => Err(error.context(format!("no readable container `{text}`"))),
-                None => bail!("no container `{text}`"),
-            },
+            (None, _) => {
+                match damaged.into_iter().next() {
+                    Some(damaged) => Err(anyhow::Error::new(damaged)
+                        .context(format!("no readable container `{text}`"))),
+                    None => bail!("no container `{text}`"),
+                }
+            }
         }
     }
 
     /// Records a new container, unless its name is taken.
     pub(crate) fn create(&self, record: &Record) -> anyhow::Result<()> {
-        let _table = self.lock_table()?;
-        self.sweep()?;
+        let (records, _lock) = self.lock_table()?;
+        sweep(&records)?;
         if let Some(other) = self.by_name(&record.name)? {
             bail!(
                 "the name `{}` is taken by container {}: remove that or choose another",
@@ -153,38 +170,46 @@ impl Containers {
                 other.id
             );
         }
-        let dir = self.dir(&record.id);
-        if dir.exists() {
-            bail!("the id {} is taken", record.id);
+        let id = record.id.as_str();
+        if records.open_dir(id)?.is_some() {
+            bail!("the id {id} is taken");
         }
         // Filled first, then renamed: a container's directory always has its record.
-        let new = self.records_dir().join(format!(".new-{}", record.id));
-        make_dir(&new)?;
-        let made = write_atomically(&new, &record.to_json()?).and_then(|()| {
-            fs::rename(&new, &dir).with_context(|| format!("can't create {}", dir.display()))
-        });
+        let new = format!("{COMING}{id}");
+        let text = record.to_json()?;
+        let made = records
+            .make_dir(&new)
+            .and_then(|dir| dir.replace(CONFIG, &text, Durability::Disk))
+            .and_then(|()| records.rename(&new, id, Durability::Disk));
         if made.is_err() {
-            remove_tree(&new)?;
+            remove_tree(&records.path_of(&new))?;
         }
-        made
+        Ok(made?)
     }
 
     /// Keeps others from changing a container. None if there is no such container.
     pub(crate) fn lock(&self, id: &Id) -> anyhow::Result<Option<Locked>> {
-        let dir = self.dir(id);
-        if !dir.is_dir() {
+        let Some(held) = self.hold(id)? else {
+            return Ok(None);
+        };
+        let record = self.load(id)?;
+        Ok(record.map(|record| Locked { record, held }))
+    }
+
+    /// Keeps others from changing a container, whatever state its record is in.
+    pub(crate) fn hold(&self, id: &Id) -> anyhow::Result<Option<Held>> {
+        let Some(dir) = self.records()?.open_dir(id.as_str())? else {
+            return Ok(None);
+        };
+        let what = format!("container {id}");
+        let lock = Lock::take(&dir, &what, Access::Write, LOCK_WAIT_MAX)?;
+        // Whoever held the lock may have removed the container.
+        if self.records()?.open_dir(id.as_str())?.is_none() {
             return Ok(None);
         }
-        let lock = match lock(&dir.join("lock"), &format!("container {id}")) {
-            Err(_) if !dir.is_dir() => return Ok(None),
-            lock => lock?,
-        };
-        // Whoever held the lock may have removed the container.
-        let Some(record) = self.load(id)? else {
-            return Ok(None);
-        };
-        Ok(Some(Locked {
-            record,
+        let id = id.clone();
+        Ok(lock.map(|lock| Held {
+            id,
             dir,
             _lock: lock,
         }))
@@ -192,22 +217,30 @@ impl Containers {
 
     /// Removes a container that is taken down: its record, its log, its files.
     pub(crate) fn forget(&self, locked: Locked) -> anyhow::Result<()> {
-        let id = &locked.record.id;
-        self.overlay(&locked.record).remove()?;
-        let table = self.lock_table()?;
+        let Locked { record, held } = locked;
+        self.forget_damaged(held)?;
+        self.prune(&record.layer)
+    }
+
+    /// The same for one that can't be read. The layer that it stood on goes with the next
+    /// container of that image.
+    pub(crate) fn forget_damaged(&self, held: Held) -> anyhow::Result<()> {
+        let id = held.id.as_str();
+        self.overlay(&held.id).remove()?;
+        let (records, _lock) = self.lock_table()?;
         // Out of sight at once: a directory half removed would be a damaged container.
-        let old = self.records_dir().join(format!(".old-{id}"));
-        fs::rename(&locked.dir, &old)
-            .with_context(|| format!("can't remove {}", locked.dir.display()))?;
-        remove_tree(&old)?;
-        drop(table);
-        let image = &locked.record.layer.image;
-        let listing = self.list()?;
-        if !listing.damaged.is_empty() {
+        let old = format!("{GOING}{id}");
+        records.rename(id, &old, Durability::Disk)?;
+        Ok(remove_tree(&records.path_of(&old))?)
+    }
+
+    /// Removes the layers of an image that nobody stands on any more.
+    fn prune(&self, layer: &LayerId) -> anyhow::Result<()> {
+        if !self.list()?.damaged.is_empty() {
             // Which layers the damaged ones stand on is not known.
             return Ok(());
         }
-        self.images().prune(image, |layer| {
+        self.images().prune(&layer.image, |layer| {
             // Read again: a container may have come since, but none can while this is asked.
             self.list().map_or(true, |now| {
                 !now.damaged.is_empty() || now.records.iter().any(|record| record.layer == *layer)
@@ -216,16 +249,13 @@ impl Containers {
     }
 
     /// A container's root filesystem.
-    pub(crate) fn overlay(&self, record: &Record) -> Overlay {
-        Overlay::new(
-            self.images().layer_dir(&record.layer),
-            self.root.join("overlay2").join(record.id.as_str()),
-        )
+    pub(crate) fn overlay(&self, id: &Id) -> Overlay {
+        Overlay::new(self.root.join("overlay2").join(id.as_str()))
     }
 
     /// What a container's runtime needs on disk while it runs.
     pub(crate) fn bundle(&self, id: &Id) -> PathBuf {
-        self.run_root.join("bundle").join(id.as_str())
+        self.run_root.join(BUNDLES).join(id.as_str())
     }
 
     /// Where the runtime keeps its own state.
@@ -235,154 +265,81 @@ impl Containers {
 
     /// A container's record, or none if there is no such container.
     pub(crate) fn load(&self, id: &Id) -> anyhow::Result<Option<Record>> {
-        let path = self.dir(id).join(CONFIG);
-        let mut text = Vec::new();
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound && !self.dir(id).exists() => {
+        let records = self.records()?;
+        let Some(dir) = records.open_dir(id.as_str())? else {
+            return Ok(None);
+        };
+        let path = dir.path_of(CONFIG);
+        let Some(text) = dir.read(CONFIG)? else {
+            if records.open_dir(id.as_str())?.is_none() {
+                // Removed since.
                 return Ok(None);
             }
-            Err(error) => {
-                return Err(error).with_context(|| format!("can't open {}", path.display()));
-            }
+            bail!("{} is missing", path.display());
         };
-        file.take(RECORD_BYTES_MAX)
-            .read_to_end(&mut text)
-            .with_context(|| format!("can't read {}", path.display()))?;
         Record::from_json(id, &text)
-            .with_context(|| format!("the record {} is damaged", path.display()))
+            .with_context(|| format!("{} is damaged", path.display()))
             .map(Some)
     }
 
-    fn lock_table(&self) -> anyhow::Result<File> {
-        lock(&self.records_dir().join(".lock"), "the table of containers")
+    fn lock_table(&self) -> anyhow::Result<(Dir, Lock)> {
+        let records = self.records()?;
+        let what = "the table of containers";
+        let lock = Lock::take(&records, what, Access::Write, LOCK_WAIT_MAX)?;
+        let lock = lock.with_context(|| format!("{} is gone", records.path().display()))?;
+        Ok((records, lock))
     }
 
-    /// Removes directories that a killed process left half made or half removed. Only whoever holds
-    /// the table's lock makes such, and that is us.
-    fn sweep(&self) -> anyhow::Result<()> {
-        let dir = self.records_dir();
-        let what = || format!("can't read {}", dir.display());
-        for entry in fs::read_dir(&dir).with_context(what)? {
-            let entry = entry.with_context(what)?;
-            let name = entry.file_name();
-            if [".new-", ".old-"]
-                .iter()
-                .any(|start| name.to_string_lossy().starts_with(start))
-            {
-                remove_tree(&entry.path())?;
-            }
-        }
-        Ok(())
-    }
-
-    fn by_name(&self, name: &Name) -> anyhow::Result<Option<Record>> {
+    fn by_name(&self, name: &ContainerName) -> anyhow::Result<Option<Record>> {
         let taken = |record: &Record| record.name == *name || record.id.as_str() == name.as_str();
         Ok(self.list()?.records.into_iter().find(taken))
     }
 
     fn ids(&self) -> anyhow::Result<Vec<Id>> {
-        let dir = self.records_dir();
-        let mut ids = Vec::new();
-        for entry in fs::read_dir(&dir).with_context(|| format!("can't read {}", dir.display()))? {
-            let entry = entry.with_context(|| format!("can't read {}", dir.display()))?;
-            // Locks, and directories that are coming or going, have names that are no ids.
-            if let Some(id) = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok())
-            {
-                ids.push(id);
-            }
-        }
-        Ok(ids)
+        // The lock, and directories that are coming or going, have names that are no ids.
+        let names = self.records()?.names()?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
     fn dir(&self, id: &Id) -> PathBuf {
-        self.records_dir().join(id.as_str())
+        self.root.join(RECORDS).join(id.as_str())
     }
 
-    fn records_dir(&self) -> PathBuf {
-        self.root.join("containers")
+    fn records(&self) -> anyhow::Result<Dir> {
+        Ok(Dir::create(&self.root, RECORDS)?)
     }
 }
 
 impl Locked {
     /// Writes the record to its file.
     pub(crate) fn save(&self) -> anyhow::Result<()> {
-        write_atomically(&self.dir, &self.record.to_json()?)
+        let text = self.record.to_json()?;
+        Ok(self.held.dir.replace(CONFIG, &text, Durability::Disk)?)
     }
 }
 
-const CONFIG: &str = "config.json";
+/// How the name of a directory begins that is half made, or half removed.
+const COMING: &str = ".new-";
+const GOING: &str = ".old-";
 
-/// Makes a directory, and those above it, for root only.
-pub(crate) fn make_dir(path: &Path) -> anyhow::Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .with_context(|| format!("can't create {}", path.display()))
-}
-
-/// Removes a directory with all that is in it. One that is not there is no error.
-pub(crate) fn remove_tree(path: &Path) -> anyhow::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("can't remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// A reader sees the old text or the new one, also after a crash.
-fn write_atomically(dir: &Path, text: &[u8]) -> anyhow::Result<()> {
-    let path = dir.join(CONFIG);
-    let temporary = dir.join(".config.json");
-    let write = || {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(text)?;
-        file.sync_all()?;
-        fs::rename(&temporary, &path)
-    };
-    write().with_context(|| format!("can't write {}", path.display()))
-}
-
-fn lock(path: &Path, what: &str) -> anyhow::Result<File> {
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(path)
-        .with_context(|| format!("can't open {}", path.display()))?;
-    let deadline = Instant::now() + LOCK_WAIT_MAX;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOCK_POLL),
-            Err(TryLockError::WouldBlock) => {
-                return Err(anyhow!(
-                    "another process has worked on {what} for {} s: see who holds {}",
-                    LOCK_WAIT_MAX.as_secs(),
-                    path.display()
-                ));
-            }
-            Err(TryLockError::Error(error)) => {
-                return Err(error).with_context(|| format!("can't lock {}", path.display()));
-            }
+/// Removes directories that a killed process left half made or half removed. Only whoever holds
+/// the table's lock makes such, and that is us.
+fn sweep(records: &Dir) -> anyhow::Result<()> {
+    for name in records.names()? {
+        if name.starts_with(COMING) || name.starts_with(GOING) {
+            remove_tree(&records.path_of(&name))?;
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::{
+        fs::{self, Permissions},
+        os::unix::fs::PermissionsExt,
+        thread,
+    };
 
     use tempfile::TempDir;
 
@@ -455,16 +412,57 @@ mod tests {
             fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
         );
-        fs::write(&path, "{").unwrap();
-        let listing = containers.list().unwrap();
-        assert_eq!((listing.records.len(), listing.damaged.len()), (1, 1));
-        assert!(
-            listing.damaged[0]
-                .to_string()
-                .contains(&path.display().to_string())
-        );
-        assert!(containers.find("web").is_ok());
-        assert!(containers.find("aaaa00000002").is_err());
+        let whole = fs::read(&path).unwrap();
+        let damage: [&dyn Fn(); 3] = [
+            &|| fs::write(&path, "{").unwrap(),
+            &|| fs::set_permissions(&path, Permissions::from_mode(0o660)).unwrap(),
+            &|| fs::remove_file(&path).unwrap(),
+        ];
+        for damage in damage {
+            damage();
+            let listing = containers.list().unwrap();
+            assert_eq!((listing.records.len(), listing.damaged.len()), (1, 1));
+            let said = listing.damaged[0].to_string();
+            for part in [path.to_str().unwrap(), "`mydocker rm --force aaaa00000002`"] {
+                assert!(said.contains(part), "{said}");
+            }
+            assert!(containers.find("web").is_ok());
+            assert!(containers.find("aaaa00000002").is_err());
+            assert_eq!(
+                containers.find_id("aaaa00000002").unwrap().as_str(),
+                "aaaa00000002"
+            );
+            assert!(containers.find_id("db").is_err(), "its name is not known");
+            fs::write(&path, &whole).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_others_can_write_is_refused() {
+        let (_dir, containers) = containers();
+        containers.create(&record("aaaa00000001", "web")).unwrap();
+        let id: Id = "aaaa00000001".parse().unwrap();
+        let own = containers.dir(&id);
+        for path in [containers.root(), own.parent().unwrap(), &own] {
+            let mode = fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+            fs::set_permissions(path, Permissions::from_mode(mode | 0o002)).unwrap();
+            let said = format!("{:#}", containers.load(&id).unwrap_err());
+            let named = format!("{} has mode", path.display());
+            assert!(said.contains(&named) && said.contains("chmod"), "{said}");
+            assert!(containers.lock(&id).is_err());
+            fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        }
+        assert!(containers.load(&id).unwrap().is_some());
+        let (root, run_root) = (containers.root(), containers.run_root());
+        for path in [root, run_root] {
+            fs::set_permissions(path, Permissions::from_mode(0o770)).unwrap();
+            let said = Containers::open(root, run_root).unwrap_err().to_string();
+            assert!(
+                said.contains(&format!("{} has mode", path.display())),
+                "{said}"
+            );
+            fs::set_permissions(path, Permissions::from_mode(0o700)).unwrap();
+        }
     }
 
     #[test]
@@ -481,8 +479,8 @@ mod tests {
         });
         assert!(containers.find("web").is_err());
         assert_eq!(
-            fs::read_dir(containers.records_dir()).unwrap().count(),
-            1,
+            containers.records().unwrap().names().unwrap(),
+            [".", "..", "lock"],
             "only the table's lock"
         );
     }

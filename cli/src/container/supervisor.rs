@@ -13,13 +13,13 @@ use super::{
     NetworkFactory,
     bring_up::{Running, bring_up},
     control::{Control, Hello, Report, brief},
-    name::Id,
+    id::Id,
     overlay::MadeDirs,
     process::Process,
     record::Record,
     runtime::Failure,
-    store::{Containers, Locked},
-    teardown::teardown,
+    store::Containers,
+    teardown::{teardown, undo},
     watch::{Ended, watch},
 };
 
@@ -132,20 +132,6 @@ fn start(
             Err(undo) => error.context(format!("{undo:#}; it failed because")),
         }),
     }
-}
-
-fn undo(
-    containers: &Containers,
-    mut locked: Locked,
-    make_network: &NetworkFactory<'_>,
-) -> anyhow::Result<()> {
-    let torn_down = teardown(containers, &mut locked.record, make_network);
-    if torn_down.is_ok() {
-        return containers.forget(locked);
-    }
-    locked.record.set_exited(None);
-    locked.save()?;
-    torn_down
 }
 
 /// Waits for the container's end and takes it down.

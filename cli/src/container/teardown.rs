@@ -1,14 +1,20 @@
 //! Takes a container down, from whatever state it is in.
 
-use std::{fmt::Display, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rustix::process::Signal;
 
 use super::{
-    NetworkFactory, control::brief, netns, record::Record, runtime, store::Containers,
-    store::remove_tree,
+    NetworkFactory, cgroup,
+    control::brief,
+    id::Id,
+    netns,
+    process::Process,
+    record::Record,
+    store::{Containers, Locked},
 };
+use crate::store::remove_tree;
 
 /// How long a killed process may take to be gone; only one stuck in the kernel takes longer.
 const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -22,44 +28,67 @@ pub(crate) fn teardown(
     record: &mut Record,
     make_network: &NetworkFactory<'_>,
 ) -> anyhow::Result<()> {
+    let network = record.is_attached().then_some(make_network);
+    let torn_down = take_down(containers, &record.id, record.init.as_ref(), network);
+    record.torn_down = torn_down.is_ok();
+    record.error = torn_down.as_ref().err().map(ToString::to_string);
+    torn_down.with_context(|| format!("container {} is not taken down whole", record.name))
+}
+
+/// Takes a container down that should not be there, and removes it. If that fails its record stays.
+pub(crate) fn undo(
+    containers: &Containers,
+    mut locked: Locked,
+    make_network: &NetworkFactory<'_>,
+) -> anyhow::Result<()> {
+    let torn_down = teardown(containers, &mut locked.record, make_network);
+    if torn_down.is_ok() {
+        return containers.forget(locked);
+    }
+    locked.record.set_exited(None);
+    locked.save()?;
+    torn_down
+}
+
+/// The same by its id alone, which is in all that a container has; `init`, its first process, and
+/// `network` are those that are known to be needed.
+pub(crate) fn take_down(
+    containers: &Containers,
+    id: &Id,
+    init: Option<&Process>,
+    network: Option<&NetworkFactory<'_>>,
+) -> anyhow::Result<()> {
+    let pin = containers.netns(id);
     let steps: [(&str, &dyn Fn() -> anyhow::Result<()>); 6] = [
-        ("kill it", &|| kill(record)),
-        ("remove its cgroup", &|| {
-            runtime::delete(&record.id, &containers.runtime_dir())
+        ("kill it", &|| init.map_or(Ok(()), kill)),
+        ("remove its cgroup", &|| cgroup::remove(id)),
+        ("detach it from its networks", &|| match network {
+            Some(make) => make(containers)
+                .context("can't open the network engine")?
+                .detach(&pin),
+            None => Ok(()),
         }),
-        ("detach it from its networks", &|| {
-            detach(containers, record, make_network)
-        }),
-        ("remove its network namespace", &|| {
-            netns::remove(&containers.netns(&record.id))
-        }),
+        ("remove its network namespace", &|| netns::remove(&pin)),
         ("unmount its root filesystem", &|| {
-            containers.overlay(record).unmount()
+            containers.overlay(id).unmount()
         }),
         ("remove its runtime files", &|| {
-            remove_tree(&containers.bundle(&record.id))
+            remove_tree(&containers.runtime_dir().join(id.as_str()))?;
+            Ok(remove_tree(&containers.bundle(id))?)
         }),
     ];
     let failures: Vec<_> = steps
         .into_iter()
-        .filter_map(|(what, step)| step().err().map(|error| failure(what, &brief(&error))))
+        .filter_map(|(what, step)| step().err().map(|error| (what, error)))
+        .map(|(what, error)| format!("can't {what}: {}", brief(&error)))
         .collect();
-    record.torn_down = failures.is_empty();
-    record.error = (!failures.is_empty()).then(|| failures.join("; "));
-    match &record.error {
-        None => Ok(()),
-        Some(error) => bail!("container {} is not taken down whole: {error}", record.name),
+    if !failures.is_empty() {
+        bail!(failures.join("; "));
     }
+    Ok(())
 }
 
-fn failure(what: &str, why: &dyn Display) -> String {
-    format!("can't {what}: {why}")
-}
-
-fn kill(record: &Record) -> anyhow::Result<()> {
-    let Some(init) = record.init else {
-        return Ok(());
-    };
+fn kill(init: &Process) -> anyhow::Result<()> {
     let Some(handle) = init.open()? else {
         return Ok(());
     };
@@ -68,17 +97,4 @@ fn kill(record: &Record) -> anyhow::Result<()> {
         bail!("process {} does not die", init.pid);
     }
     Ok(())
-}
-
-fn detach(
-    containers: &Containers,
-    record: &Record,
-    make_network: &NetworkFactory<'_>,
-) -> anyhow::Result<()> {
-    if !record.is_attached() {
-        return Ok(());
-    }
-    make_network(containers, record)
-        .context("can't open the network engine")?
-        .detach(record.name.as_str())
 }

@@ -54,10 +54,11 @@ pub(crate) fn watch(
     });
     let helped = record
         .init
+        .as_ref()
         .map(|init| help(record, init, signals, control))
         .transpose();
     trouble.extend(helped.err().as_ref().map(brief));
-    let exit_code = wait(record.init).unwrap_or_else(|error| {
+    let exit_code = wait(record.init.as_ref()).unwrap_or_else(|error| {
         trouble.push(brief(&error));
         u8::MAX
     });
@@ -97,7 +98,7 @@ fn start_logs(running: Running) -> anyhow::Result<Vec<LogThread>> {
 /// Starts the threads that pass signals on, and that notice when the command is gone.
 fn help(
     record: &Record,
-    init: Process,
+    init: &Process,
     mut signals: Signals,
     control: &Control,
 ) -> anyhow::Result<()> {
@@ -147,7 +148,7 @@ fn pass_on(signals: &mut Signals, init: &ProcessHandle, foreground: bool) -> any
     Ok(())
 }
 
-fn wait(init: Option<Process>) -> anyhow::Result<u8> {
+fn wait(init: Option<&Process>) -> anyhow::Result<u8> {
     let pid = init
         .and_then(|init| Pid::from_raw(init.pid))
         .context("the container has no process")?;

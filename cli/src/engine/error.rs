@@ -74,7 +74,8 @@ impl std::fmt::Display for Left<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         const SHOWN: usize = 5;
         if self.0.is_empty() {
-            return f.write_str("the rest was done: `mydocker repair` adds what is missing");
+            return f
+                .write_str("the rest was done: `mydocker network repair` adds what is missing");
         }
         f.write_str("still there, and tried again with the next command:")?;
         for (i, object) in self.0.iter().take(SHOWN).enumerate() {

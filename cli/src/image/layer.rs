@@ -2,16 +2,25 @@
 
 use std::{
     fmt::Write as _,
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder},
     io::ErrorKind,
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
 use super::{ImageName, unpack};
+use crate::store::{Access, Dir, Lock, remove_tree};
+
+/// Where layers are, below the images.
+const LAYERS: &str = "layers";
+/// What a layer that is being unpacked ends in.
+const PARTIAL: &str = "partial";
+/// How long to wait for another process that unpacks or prunes the same image.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(600);
 
 /// Which version of which image. The version is a fingerprint of the archive's place, size and times.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
@@ -37,7 +46,7 @@ impl LayerId {
 pub struct Layer {
     /// Its identity, to be recorded with the container that stands on it.
     pub id: LayerId,
-    _lock: File,
+    _lock: Lock,
 }
 
 /// The images below one root.
@@ -81,7 +90,7 @@ impl Images {
                     .with_context(|| format!("can't read image {}", archive.display()));
             }
         };
-        let lock = self.lock(image)?;
+        let (_, lock) = self.lock(image)?;
         let id = LayerId {
             image: image.clone(),
             version,
@@ -103,29 +112,23 @@ impl Images {
         if !self.layers_dir(image).is_dir() {
             return Ok(());
         }
-        let _lock = self.lock(image)?;
+        let (dir, _lock) = self.lock(image)?;
         let current = version(&self.archive(image)).ok();
-        let dir = self.layers_dir(image);
-        for entry in fs::read_dir(&dir).with_context(|| format!("can't read {}", dir.display()))? {
-            let entry = entry.with_context(|| format!("can't read {}", dir.display()))?;
-            let Ok(version) = entry.file_name().into_string() else {
-                continue;
-            };
-            let id = LayerId {
-                image: image.clone(),
-                version,
-            };
-            if id.version == LOCK || Some(&id.version) == current.as_ref() || in_use(&id) {
-                continue;
+        for version in dir.names()? {
+            let left = version.ends_with(PARTIAL);
+            let image = image.clone();
+            let id = LayerId { image, version };
+            let stale = id.check().is_ok() && Some(&id.version) != current.as_ref() && !in_use(&id);
+            if left || stale {
+                remove_tree(&dir.path_of(&id.version))?;
             }
-            remove_tree(&entry.path())?;
         }
         Ok(())
     }
 
     /// Beside the final place first, then renamed: a layer directory is whole or absent.
     fn unpack(&self, archive: &Path, dir: &Path) -> anyhow::Result<()> {
-        let partial = dir.with_extension("partial");
+        let partial = dir.with_added_extension(PARTIAL);
         remove_tree(&partial)?;
         DirBuilder::new()
             .mode(0o755)
@@ -141,31 +144,17 @@ impl Images {
     }
 
     fn layers_dir(&self, image: &ImageName) -> PathBuf {
-        self.dir.join("layers").join(image.as_str())
+        self.dir.join(LAYERS).join(image.as_str())
     }
 
-    fn lock(&self, image: &ImageName) -> anyhow::Result<File> {
-        let dir = self.layers_dir(image);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&dir)
-            .with_context(|| format!("can't create {}", dir.display()))?;
-        let path = dir.join(LOCK);
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .with_context(|| format!("can't open {}", path.display()))?;
-        file.lock()
-            .with_context(|| format!("can't lock {}", path.display()))?;
-        Ok(file)
+    fn lock(&self, image: &ImageName) -> anyhow::Result<(Dir, Lock)> {
+        let dir = Dir::create(&self.dir.join(LAYERS), image.as_str())?;
+        let what = format!("image {image}");
+        let lock = Lock::take(&dir, &what, Access::Write, LOCK_WAIT_MAX)?;
+        let lock = lock.with_context(|| format!("{} is gone", dir.path().display()))?;
+        Ok((dir, lock))
     }
 }
-
-const LOCK: &str = "lock";
 
 /// Changes whenever the archive is replaced or written to, without reading it.
 fn version(archive: &Path) -> std::io::Result<String> {
@@ -188,15 +177,6 @@ fn version(archive: &Path) -> std::io::Result<String> {
     // Writing to a string can't fail.
     let _ = write!(text, "{hash:016x}");
     Ok(text)
-}
-
-fn remove_tree(path: &Path) -> anyhow::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("can't remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]
@@ -259,7 +239,7 @@ mod tests {
             .unwrap()
             .map(|e| e.unwrap().file_name())
             .collect();
-        assert_eq!(left, [LOCK]);
+        assert_eq!(left, ["lock"]);
     }
 
     #[test]

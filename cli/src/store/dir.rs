@@ -12,39 +12,62 @@ use rustix::io::Errno;
 use super::StoreError;
 use super::error::io;
 
-/// What a directory of ours is called below its root.
-const NAME: &str = "network";
 /// What a file is called until it is complete; no other name of ours begins with a dot.
 const UNFINISHED: &str = ".new";
+/// How a directory is opened.
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC);
+/// How often a tree is removed before what others put into it meanwhile keeps it.
+const REMOVALS_MAX: u32 = 10;
 
 /// Whether a change must outlive a loss of power, or only this process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Durability {
+pub(crate) enum Durability {
     /// It outlives a loss of power.
     Disk,
     /// It outlives this process; what dies with the kernel needs no more.
     Kernel,
 }
 
-/// `<root>/network`: opened once and gone by from then on, so that no symbolic link below the
-/// root is ever followed.
+/// A directory below a root: opened once and gone by from then on, so that no symbolic link below
+/// the root is ever followed.
 #[derive(Debug)]
-pub(super) struct Dir {
+pub(crate) struct Dir {
     path: PathBuf,
     fd: OwnedFd,
 }
 
 impl Dir {
-    /// The directory below `root`, `None` if there is none.
-    pub(super) fn open(root: &Path) -> Result<Option<Self>, StoreError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let parent = match rustix::fs::open(root, flags, Mode::empty()) {
+    /// The directory `name` below `root`, `None` if there is none.
+    pub(crate) fn open(root: &Path, name: &str) -> Result<Option<Self>, StoreError> {
+        let fd = match rustix::fs::open(root, DIRECTORY, Mode::empty()) {
             Err(Errno::NOENT) => return Ok(None),
             opened => opened.map_err(errno("open", root))?,
         };
-        check(root, &parent, FileType::Directory)?;
-        let path = root.join(NAME);
-        let fd = match rustix::fs::openat(&parent, NAME, flags | OFlags::NOFOLLOW, Mode::empty()) {
+        check(root, &fd, FileType::Directory)?;
+        let path = root.to_path_buf();
+        Self { path, fd }.open_dir(name)
+    }
+
+    /// The directory `name` below `root`, made if there is none.
+    pub(crate) fn create(root: &Path, name: &str) -> Result<Self, StoreError> {
+        if let Some(dir) = Self::open(root, name)? {
+            return Ok(dir);
+        }
+        let path = root.join(name);
+        make_dir(&path)?;
+        File::open(root)
+            .and_then(|parent| parent.sync_all())
+            .map_err(io("sync", root))?;
+        Self::open(root, name)?.ok_or_else(|| io("open", &path)(ErrorKind::NotFound.into()))
+    }
+
+    /// A directory in it, `None` if there is none.
+    pub(crate) fn open_dir(&self, name: &str) -> Result<Option<Self>, StoreError> {
+        let path = self.path_of(name);
+        let flags = DIRECTORY | OFlags::NOFOLLOW;
+        let fd = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
             Err(Errno::NOENT) => return Ok(None),
             Err(Errno::LOOP | Errno::NOTDIR) => {
                 let wanted = "directory";
@@ -56,27 +79,26 @@ impl Dir {
         Ok(Some(Self { path, fd }))
     }
 
-    /// The directory below `root`, made if there is none.
-    pub(super) fn create(root: &Path) -> Result<Self, StoreError> {
-        if let Some(dir) = Self::open(root)? {
-            return Ok(dir);
-        }
-        let path = root.join(NAME);
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
-        made.map_err(io("make", &path))?;
-        File::open(root)
-            .and_then(|parent| parent.sync_all())
-            .map_err(io("sync", root))?;
-        Self::open(root)?.ok_or_else(|| io("open", &path)(ErrorKind::NotFound.into()))
+    /// Makes a directory in it, which must not be there yet.
+    pub(crate) fn make_dir(&self, name: &str) -> Result<Self, StoreError> {
+        let path = self.path_of(name);
+        rustix::fs::mkdirat(&self.fd, name, Mode::RWXU).map_err(errno("make", &path))?;
+        self.open_dir(name)?
+            .ok_or_else(|| io("open", &path)(ErrorKind::NotFound.into()))
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The path of a file in it, for messages.
-    pub(super) fn path_of(&self, name: &str) -> PathBuf {
+    pub(crate) fn path_of(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
     /// A file in it, `None` if there is none; made with `OFlags::CREATE`.
-    pub(super) fn open_file(&self, name: &str, flags: OFlags) -> Result<Option<File>, StoreError> {
+    pub(crate) fn open_file(&self, name: &str, flags: OFlags) -> Result<Option<File>, StoreError> {
         let path = self.path_of(name);
         // Without O_NONBLOCK a pipe of that name would stop us before we see that it is one.
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -93,7 +115,7 @@ impl Dir {
     }
 
     /// All of a file, `None` if there is none.
-    pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let Some(mut file) = self.open_file(name, OFlags::RDONLY)? else {
             return Ok(None);
         };
@@ -104,7 +126,7 @@ impl Dir {
     }
 
     /// Puts a file there in one step: whoever looks sees the old one or the new one, whole.
-    pub(super) fn replace(
+    pub(crate) fn replace(
         &self,
         name: &str,
         bytes: &[u8],
@@ -137,8 +159,20 @@ impl Dir {
         self.sync(durability)
     }
 
+    /// Gives a file or directory another name, in one step.
+    pub(crate) fn rename(
+        &self,
+        from: &str,
+        to: &str,
+        durability: Durability,
+    ) -> Result<(), StoreError> {
+        rustix::fs::renameat(&self.fd, from, &self.fd, to)
+            .map_err(errno("rename", &self.path_of(from)))?;
+        self.sync(durability)
+    }
+
     /// Removes a file; succeeds when there is none.
-    pub(super) fn remove(&self, name: &str, durability: Durability) -> Result<(), StoreError> {
+    pub(crate) fn remove(&self, name: &str, durability: Durability) -> Result<(), StoreError> {
         self.unlink(name)?;
         self.sync(durability)
     }
@@ -158,7 +192,7 @@ impl Dir {
     }
 
     /// The names of all that is in it, in order; what is not UTF-8 is not ours.
-    pub(super) fn names(&self) -> Result<Vec<String>, StoreError> {
+    pub(crate) fn names(&self) -> Result<Vec<String>, StoreError> {
         let mut names = Vec::new();
         for entry in rustix::fs::Dir::read_from(&self.fd).map_err(errno("list", &self.path))? {
             let entry = entry.map_err(errno("list", &self.path))?;
@@ -169,13 +203,34 @@ impl Dir {
     }
 
     /// Whether `file` is still what `name` leads to.
-    pub(super) fn holds(&self, name: &str, file: &File) -> Result<bool, StoreError> {
+    pub(crate) fn holds(&self, name: &str, file: &File) -> Result<bool, StoreError> {
         let path = self.path_of(name);
         let opened = rustix::fs::fstat(file).map_err(errno("look at", &path))?;
         match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(named) => Ok((named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)),
             Err(Errno::NOENT) => Ok(false),
             Err(error) => Err(errno("look at", &path)(error)),
+        }
+    }
+}
+
+/// Makes a directory, and those above it, for its owner only. One that is there is fine.
+pub(crate) fn make_dir(path: &Path) -> Result<(), StoreError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(io("make", path))
+}
+
+/// Removes a directory with all that is in it; succeeds when there is none.
+pub(crate) fn remove_tree(path: &Path) -> Result<(), StoreError> {
+    let mut tries = 1;
+    loop {
+        match std::fs::remove_dir_all(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            // Who came to lock what is going makes a lock file in it.
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty && tries < REMOVALS_MAX => {
+                tries += 1;
+            }
+            removed => return removed.map_err(io("remove", path)),
         }
     }
 }

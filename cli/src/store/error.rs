@@ -35,10 +35,11 @@ pub enum StoreError {
     Kind { path: PathBuf, wanted: &'static str },
     /// Somebody else works with it.
     #[error(
-        "network state is locked by {holder} for more than {} s: wait for it to end, or end it ({})",
+        "{what} is locked by {holder} for more than {} s: wait for it to end, or end it ({})",
         wait.as_secs_f32(), path.display()
     )]
     Locked {
+        what: String,
         path: PathBuf,
         holder: String,
         wait: Duration,
@@ -84,8 +85,7 @@ pub enum StoreError {
 }
 
 /// What to do about a damaged file of the run state.
-pub(super) const RUN_REMEDY: &str =
-    "move `state` and `journal` away together, run `mydocker repair`, and connect containers anew";
+pub(super) const RUN_REMEDY: &str = "move `state` and `journal` away together, run `mydocker network repair`, and connect containers anew";
 
 /// What to do about a damaged definition.
 pub(super) const DEFINITION_REMEDY: &str =

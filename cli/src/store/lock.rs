@@ -17,19 +17,21 @@ const POLL_MAX: Duration = Duration::from_millis(10);
 /// How much of its command line the holder tells.
 const COMMAND_CHARS_MAX: usize = 120;
 
-/// The lock of a store, held until it is dropped. It has a file of its own, because those of the
-/// state are replaced, and a lock stays with the file that was opened.
+/// The lock on a directory, held until it is dropped. It has a file of its own, because the others
+/// are replaced, and a lock stays with the file that was opened.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(crate) struct Lock {
     file: File,
     access: Access,
 }
 
 impl Lock {
-    /// Waits for the lock, at most `wait`. `None` when there is nothing to lock: a reader makes
-    /// no files, and without this one there is no state.
-    pub(super) fn take(
+    /// Waits for the lock on `dir`, at most `wait`; `what` is in it, for the message. `None` when
+    /// there is nothing to lock: a reader makes no files, and without this one there is no state;
+    /// for a writer, when the directory was removed.
+    pub(crate) fn take(
         dir: &Dir,
+        what: &str,
         access: Access,
         wait: Duration,
     ) -> Result<Option<Self>, StoreError> {
@@ -54,7 +56,13 @@ impl Lock {
                     }
                     Err(TryLockError::WouldBlock) => {
                         let holder = holder(&file);
-                        return Err(StoreError::Locked { path, holder, wait });
+                        let what = what.to_owned();
+                        return Err(StoreError::Locked {
+                            what,
+                            path,
+                            holder,
+                            wait,
+                        });
                     }
                     Err(TryLockError::Error(error)) => return Err(io("lock", &path)(error)),
                 }
@@ -70,7 +78,7 @@ impl Lock {
     }
 
     /// Whether nobody else is in.
-    pub(super) fn is_exclusive(&self) -> bool {
+    pub(crate) fn is_exclusive(&self) -> bool {
         self.access == Access::Write
     }
 

@@ -21,7 +21,9 @@ mod run;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use dir::{Dir, Durability, make_dir, remove_tree};
 pub use error::StoreError;
+pub(crate) use lock::Lock;
 pub use roots::Roots;
 
 use std::path::Path;
@@ -29,10 +31,11 @@ use std::time::Duration;
 
 use mydocker_core::{Change, Entry, NetworkName, Recorder, Snapshot, State};
 
-use dir::Dir;
 use journal::{Journal, Length};
-use lock::Lock;
 use run::{FIRST, Run, Subject};
+
+/// What a directory of ours is called below its root.
+const NAME: &str = "network";
 
 /// What a store is opened for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -93,11 +96,11 @@ impl Store {
     /// The same.
     pub fn open_with(roots: &Roots, access: Access, options: &Options) -> Result<Self, StoreError> {
         let run = match access {
-            Access::Read => Dir::open(&roots.run_root)?,
-            Access::Write => Some(Dir::create(&roots.run_root)?),
+            Access::Read => Dir::open(&roots.run_root, NAME)?,
+            Access::Write => Some(Dir::create(&roots.run_root, NAME)?),
         };
         let lock = match &run {
-            Some(run) => Lock::take(run, access, options.lock_wait)?,
+            Some(run) => Lock::take(run, "network state", access, options.lock_wait)?,
             None => None,
         };
         let mut store = Self {
@@ -125,8 +128,8 @@ impl Store {
         if !self.lock.as_ref().is_some_and(Lock::is_exclusive) {
             return Err(self.read_only());
         }
-        let definitions = Dir::create(&self.roots.root)?;
-        let run = Dir::create(&self.roots.run_root)?;
+        let definitions = Dir::create(&self.roots.root, NAME)?;
+        let run = Dir::create(&self.roots.run_root, NAME)?;
         let subject = self.subject()?;
         let loaded = Run::load(&run, &subject)?;
         let (generation, length) = match &loaded {
@@ -167,7 +170,7 @@ impl Store {
     }
 
     fn load(&mut self, run: Option<&Dir>) -> Result<(), StoreError> {
-        let definitions = Dir::open(&self.roots.root)?;
+        let definitions = Dir::open(&self.roots.root, NAME)?;
         let loaded = match run {
             Some(run) => Run::load(run, &self.subject()?)?,
             None => None,
@@ -304,7 +307,8 @@ fn with_networks(
     State::restore(snapshot)
 }
 
-fn boot_id() -> Result<String, StoreError> {
+/// Which boot of the kernel this is.
+pub(crate) fn boot_id() -> Result<String, StoreError> {
     let path = Path::new("/proc/sys/kernel/random/boot_id");
     let text = std::fs::read_to_string(path).map_err(error::io("read", path))?;
     Ok(text.trim().to_owned())

@@ -90,7 +90,7 @@ impl Executor for Willing {
         ops.iter().map(|_| Ok(())).collect()
     }
 
-    fn observe(&mut self, _: &std::collections::BTreeSet<Netns>) -> Result<Footprint, OpError> {
+    fn observe(&mut self, _: &Footprint) -> Result<Footprint, OpError> {
         Ok(Footprint::new())
     }
 

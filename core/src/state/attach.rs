@@ -84,14 +84,12 @@ impl State {
             .filter(|endpoint| endpoint.id != *id)
             .collect();
         let mut ops = diff(&self.objects_of(&joined), &self.objects_of(&staying));
-        if facts.sandbox_gone {
-            // Nothing can be added to a namespace that is gone, such as the default route that
-            // another network would take over.
-            ops.retain(|op| match op {
-                Op::Add(object) => *object.ns() == Ns::Host,
-                Op::Del(_) => true,
-            });
-        }
+        // Nothing can be added to a namespace that is gone, such as the default route that another
+        // network would take over.
+        ops.retain(|op| match (op, op.object().ns()) {
+            (Op::Add(_), Ns::Sandbox(netns)) => !facts.gone.contains(netns),
+            (Op::Add(_), Ns::Host) | (Op::Del(_), _) => true,
+        });
         let change = Change::EndpointRemoved(id.clone());
         Ok(Plan {
             change,

@@ -12,9 +12,9 @@ use ipnet::IpNet;
 
 use crate::snapshot::{Damage, NetworkRecord, Snapshot};
 use crate::{
-    Change, ContainerName, Endpoint, EndpointId, Entry, Facts, Footprint, Forwarding, Instance,
-    Netns, Network, NetworkName, Object, OnFailure, Op, Outcome, Plan, Rejection, Request, diff,
-    standing_on,
+    Change, ContainerName, Endpoint, EndpointId, Entry, Facts, Family, Footprint, Forwarding,
+    Instance, Netns, Network, NetworkName, Object, OnFailure, Op, Outcome, Plan, Rejection,
+    Request, diff, standing_on,
 };
 use index::{NetworkState, PortIndex, Sandbox};
 
@@ -216,15 +216,14 @@ impl State {
         Ok(())
     }
 
-    /// The smallest plan from what the kernel shows to what is wanted, debris gone.
+    /// The smallest plan from what the kernel shows to what is wanted, debris gone. A container
+    /// whose namespace is gone wants nothing any more.
     #[must_use]
     pub fn repair(&self, facts: &Facts, observed: &Footprint) -> Plan {
-        let wanted = self.wanted();
-        let mut ops = diff(observed, &wanted);
-        for known in self.networks.values().filter(|known| known.up) {
-            ops.extend(forwarding(facts, &known.network));
-        }
-        ops.dedup();
+        let mut ops = diff(observed, &self.wanted(&facts.gone));
+        let up = self.networks.values().filter(|known| known.up);
+        let families = up.flat_map(|known| leading_out(&known.network));
+        ops.extend(forwarding(facts, families));
         Plan {
             change: Change::Repaired,
             on_failure: OnFailure::Continue,
@@ -249,18 +248,22 @@ impl State {
     /// All objects that the kernel may hold because of us: what is wanted, and debris.
     #[must_use]
     pub fn footprint(&self) -> Footprint {
-        let mut all = self.wanted();
+        let mut all = self.wanted(&BTreeSet::new());
         all.extend(self.debris.iter().cloned());
         all
     }
 
-    fn wanted(&self) -> Footprint {
+    fn wanted(&self, gone: &BTreeSet<Netns>) -> Footprint {
         let mut all = Footprint::new();
         for known in self.networks.values().filter(|known| known.up) {
             all.extend(known.network.objects(self.instance));
             all.insert(Object::Ruleset(self.instance));
         }
-        for container in self.sandboxes.keys() {
+        let living = self
+            .sandboxes
+            .iter()
+            .filter(|(_, sandbox)| !gone.contains(&sandbox.netns));
+        for (container, _) in living {
             let endpoints: Vec<&Endpoint> = self.joined(container).collect();
             all.extend(self.objects_of(&endpoints));
         }
@@ -292,7 +295,7 @@ impl State {
         if !self.networks.values().any(|known| known.up) {
             objects.insert(Object::Ruleset(self.instance));
         }
-        (objects, forwarding(facts, network).collect())
+        (objects, forwarding(facts, leading_out(network)))
     }
 
     /// Takes in one line of the journal.
@@ -327,7 +330,10 @@ impl State {
                     self.apply(&plan.change)?;
                 }
                 let left = standing_on(&left, &all);
-                let debris: Footprint = left.difference(&self.wanted()).cloned().collect();
+                let debris: Footprint = left
+                    .difference(&self.wanted(&BTreeSet::new()))
+                    .cloned()
+                    .collect();
                 self.debris.extend(debris);
                 self.reindex()
             }
@@ -358,10 +364,16 @@ impl State {
     }
 }
 
-/// Turns forwarding on for the families that a network leads out of, if it is off.
-fn forwarding<'a>(facts: &'a Facts, network: &'a Network) -> impl Iterator<Item = Op> + 'a {
+/// The families that a network leads out of.
+fn leading_out(network: &Network) -> impl Iterator<Item = Family> + '_ {
     network
         .families()
-        .filter(|family| network.way_out(*family).is_some() && !facts.forwarding.contains(family))
-        .map(|family| Op::Add(Object::Forwarding(Forwarding { family })))
+        .filter(|family| network.way_out(*family).is_some())
+}
+
+/// Turns forwarding on for families that the host does not forward yet.
+fn forwarding(facts: &Facts, families: impl Iterator<Item = Family>) -> Vec<Op> {
+    let missing: BTreeSet<Family> = families.filter(|f| !facts.forwarding.contains(f)).collect();
+    let turn_on = |family| Op::Add(Object::Forwarding(Forwarding { family }));
+    missing.into_iter().map(turn_on).collect()
 }

@@ -64,11 +64,6 @@ impl Kernel {
     }
 
     fn may_name(&self, link: &Link) -> OpResult {
-        // They would stand beside the directories of those names in net.ipv4.conf.
-        if matches!(link.name.as_str(), "all" | "default") {
-            let detail = format!("EINVAL: no interface may be called {}", link.name);
-            return Err(refused(ErrorKind::Os(EINVAL), detail));
-        }
         if self.name_is_taken(link) {
             return Err(exists(format!("interface {link}")));
         }

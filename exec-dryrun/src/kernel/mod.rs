@@ -198,11 +198,9 @@ impl Executor for Kernel {
         results
     }
 
-    fn observe(&mut self, sandboxes: &BTreeSet<Netns>) -> Result<Footprint, OpError> {
-        let seen = |object: &&Object| match object.ns() {
-            Ns::Host => true,
-            Ns::Sandbox(netns) => sandboxes.contains(netns),
-        };
+    fn observe(&mut self, wanted: &Footprint) -> Result<Footprint, OpError> {
+        let namespaces: BTreeSet<&Ns> = wanted.iter().map(Object::ns).collect();
+        let seen = |object: &&Object| *object.ns() == Ns::Host || namespaces.contains(object.ns());
         Ok(self.objects.iter().filter(seen).cloned().collect())
     }
 

@@ -4,7 +4,8 @@ use std::io;
 
 use super::abi::*;
 use super::attr::attrs;
-use super::message::{HEADER_BYTES, Message};
+use super::message::Message;
+use crate::netlink::HEADER_BYTES;
 
 /// Why a batch was not committed.
 #[derive(Debug, thiserror::Error)]

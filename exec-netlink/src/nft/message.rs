@@ -3,42 +3,10 @@
 
 use super::abi::{NFNL_SUBSYS_NFTABLES, NFPROTO_INET, NLM_F_REQUEST};
 use super::attr::Writer;
+pub use crate::netlink::{Message, messages};
 
-/// Bytes of `struct nlmsghdr`.
-pub(super) const HEADER_BYTES: usize = 16;
 /// Bytes of `struct nfgenmsg`.
 pub(super) const FAMILY_BYTES: usize = 4;
-
-/// One message of a datagram.
-#[derive(Clone, Copy, Debug)]
-pub struct Message<'a> {
-    /// Message type: `NLMSG_*`, or the subsystem in the high byte and `NFT_MSG_*` in the low one.
-    pub kind: u16,
-    /// `NLM_F_*`.
-    pub flags: u16,
-    /// The sequence number of the request that this answers.
-    pub sequence: u32,
-    /// What follows the netlink header.
-    pub payload: &'a [u8],
-}
-
-/// The messages of one datagram. Ends at the first one that does not fit.
-pub fn messages(datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
-    let mut rest = datagram;
-    std::iter::from_fn(move || {
-        let (head, _) = rest.split_first_chunk::<HEADER_BYTES>()?;
-        let [l0, l1, l2, l3, k0, k1, f0, f1, s0, s1, s2, s3, ..] = *head;
-        let len = usize::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).ok()?;
-        let payload = rest.get(HEADER_BYTES..len)?;
-        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
-        Some(Message {
-            kind: u16::from_ne_bytes([k0, k1]),
-            flags: u16::from_ne_bytes([f0, f1]),
-            sequence: u32::from_ne_bytes([s0, s1, s2, s3]),
-            payload,
-        })
-    })
-}
 
 impl<'a> Message<'a> {
     /// The attributes of an nf_tables message of type `kind` (`NFT_MSG_*`) in the family `inet`;

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use mydocker_core::Ruleset;
 use netlink_sys::Socket;
 use netlink_sys::constants::NETLINK_NETFILTER;
-use nix::sys::socket::{MsgFlags, setsockopt, sockopt};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use super::abi::*;
 use super::attr::Writer;
@@ -17,6 +17,7 @@ use super::error::{Acknowledgement, BatchError};
 use super::message::{Message, messages, request};
 use super::ruleset::Condition;
 use super::set::Set;
+use crate::netlink::receive;
 
 /// More than the kernel puts into one datagram of a dump (32 KiB, `netlink_recvmsg`).
 const RECEIVE_BYTES: usize = 64 * 1024;
@@ -66,7 +67,7 @@ impl NftSocket {
         let mut refusal: Option<(u32, Acknowledgement)> = None;
         let mut lost = None;
         loop {
-            match self.receive() {
+            match receive(&self.socket, &mut self.buffer) {
                 Ok(true) => {}
                 Ok(false) => break,
                 // The queue overflowed. What is in it still counts.
@@ -251,7 +252,7 @@ impl NftSocket {
     ) -> io::Result<Option<Vec<T>>> {
         let sequence = self.ask(kind, NLM_F_DUMP, fill)?;
         let (mut all, mut intact) = (Vec::new(), true);
-        while self.receive()? {
+        while receive(&self.socket, &mut self.buffer)? {
             for message in messages(&self.buffer).filter(|m| m.sequence == sequence) {
                 intact &= message.flags & NLM_F_DUMP_INTR == 0;
                 if let Some(ack) = Acknowledgement::decode(&message) {
@@ -276,7 +277,7 @@ impl NftSocket {
         sequence: u32,
         decode: impl Fn(&Message<'_>) -> Option<T>,
     ) -> io::Result<T> {
-        while self.receive()? {
+        while receive(&self.socket, &mut self.buffer)? {
             for message in messages(&self.buffer).filter(|m| m.sequence == sequence) {
                 if let Some(ack) = Acknowledgement::decode(&message) {
                     return Err(io::Error::from_raw_os_error(ack.errno));
@@ -306,25 +307,6 @@ impl NftSocket {
             setsockopt(&self.socket.as_fd(), sockopt::SndBufForce, &datagram.len())?;
         }
         self.socket.send(datagram, 0).map(drop)
-    }
-
-    /// Fills the buffer with the next datagram, if one is waiting.
-    fn receive(&mut self) -> io::Result<bool> {
-        self.buffer.clear();
-        let flags = (MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC).bits();
-        // The buffer's room is what counts, and `Vec` grows only when it has none.
-        let received = loop {
-            match self.socket.recv(&mut self.buffer, flags) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => break other,
-            }
-        };
-        match received {
-            Ok(len) if len > self.buffer.len() => Err(io::ErrorKind::InvalidData.into()),
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            Err(error) => Err(error),
-        }
     }
 }
 

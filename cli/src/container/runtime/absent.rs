@@ -38,8 +38,3 @@ pub(crate) fn create(
     check()?;
     bail!("there is no runtime")
 }
-
-/// There is nothing to delete.
-pub(crate) fn delete(_id: &Id, _state_root: &Path) -> anyhow::Result<()> {
-    Ok(())
-}

@@ -8,7 +8,10 @@ use std::{
 use anyhow::{Context, anyhow};
 use serde_json::{Value, json};
 
-use crate::container::{Id, Limits, NetworkMode, Record, store::make_dir};
+use crate::{
+    container::{Limits, NetworkMode, Record, cgroup},
+    store::make_dir,
+};
 
 /// Docker's default set: what programs running as root in a container commonly need.
 const CAPABILITIES: [&str; 14] = [
@@ -78,11 +81,6 @@ pub(crate) fn write(bundle: &Path, record: &Record, places: &Places<'_>) -> anyh
     fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))
 }
 
-/// A container's cgroup, below the root of each hierarchy. At the top, so that no parent is left over.
-pub(crate) fn cgroup(id: &Id) -> String {
-    format!("mydocker-{id}")
-}
-
 fn config(record: &Record, places: &Places<'_>) -> anyhow::Result<Value> {
     let spec = &record.spec;
     Ok(json!({
@@ -105,7 +103,7 @@ fn config(record: &Record, places: &Places<'_>) -> anyhow::Result<Value> {
         },
         "mounts": mounts(record, places)?,
         "linux": {
-            "cgroupsPath": format!("/{}", cgroup(&record.id)),
+            "cgroupsPath": format!("/{}", cgroup::name(&record.id)),
             "namespaces": namespaces(places)?,
             "resources": resources(&spec.limits),
             "maskedPaths": MASKED_PATHS,

@@ -13,9 +13,9 @@ mod youki;
 use std::os::fd::OwnedFd;
 
 #[cfg(not(feature = "containers"))]
-pub(crate) use absent::{check, create, delete};
+pub(crate) use absent::{check, create};
 #[cfg(feature = "containers")]
-pub(crate) use youki::{check, create, delete};
+pub(crate) use youki::{check, create};
 
 /// What a container's first process reads from and writes to.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 //! a single thread. The supervisor does so, before it starts its own threads.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{ErrorKind, PipeReader, PipeWriter, Read, Write, pipe},
     os::{
         fd::{AsRawFd, OwnedFd},
@@ -25,16 +25,14 @@ use libcontainer::{
 };
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use super::{Failure, Stdio, bundle::cgroup};
+use super::{Failure, Stdio};
 use crate::container::{
     Id,
     control::receive_file,
     process::{Process, ProcessHandle},
-    store::remove_tree,
 };
 
 const CONSOLE_SOCKET: &str = "console.sock";
-const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
 /// A container that is complete but for its program, which waits to be started.
 #[derive(Debug)]
@@ -139,53 +137,6 @@ pub(crate) fn create(
         },
         terminal,
     ))
-}
-
-/// Removes the runtime's state and cgroups, and kills what is left in them. Nothing there is no error.
-pub(crate) fn delete(id: &Id, state_root: &Path) -> anyhow::Result<()> {
-    let dir = state_root.join(id.as_str());
-    if dir.is_dir() {
-        // State that can't be read is from a runtime killed while it wrote; what it had made is removed below.
-        if let Ok(mut container) = Container::load(dir.clone()) {
-            container
-                .delete(true)
-                .context("can't delete the container")?;
-        }
-        remove_tree(&dir)?;
-    }
-    remove_cgroups(id)
-}
-
-/// The runtime removes what it remembers; this removes what it forgot.
-fn remove_cgroups(id: &Id) -> anyhow::Result<()> {
-    let name = cgroup(id);
-    let hierarchies = match fs::read_dir(CGROUP_ROOT) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).with_context(|| format!("can't read {CGROUP_ROOT}")),
-    };
-    // One level down for version 1, at the top for version 2.
-    let mut places = vec![Path::new(CGROUP_ROOT).to_owned()];
-    for entry in hierarchies {
-        places.push(
-            entry
-                .with_context(|| format!("can't read {CGROUP_ROOT}"))?
-                .path(),
-        );
-    }
-    for place in places {
-        let path = place.join(&name);
-        match fs::remove_dir(&path) {
-            Err(error)
-                if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
-            {
-                return Err(error)
-                    .with_context(|| format!("can't remove cgroup {}", path.display()));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 fn listen(bundle: &Path) -> anyhow::Result<UnixListener> {

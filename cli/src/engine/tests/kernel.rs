@@ -76,7 +76,7 @@ impl Executor for Kernel {
         vec![self.inside().apply(&ops[0])]
     }
 
-    fn observe(&mut self, _: &BTreeSet<Netns>) -> Result<Footprint, OpError> {
+    fn observe(&mut self, _: &Footprint) -> Result<Footprint, OpError> {
         // Forwarding carries no mark.
         let objects = self.objects().into_iter();
         Ok(objects.filter(|object| !is_forwarding(object)).collect())

@@ -36,7 +36,7 @@ fn a_flipped_byte_is_named_and_refused() {
     place.apply(&[create("one"), attach("one", "db")]);
     // A snapshot with something in it as well.
     let mut store = place.open(Access::Write).unwrap();
-    let run = Dir::open(&place.roots().run_root).unwrap().unwrap();
+    let run = Dir::open(&place.roots().run_root, NAME).unwrap().unwrap();
     Run::put(&run, &store.subject().unwrap(), store.state(), 2).unwrap();
     store.reopen().unwrap();
     drop(store);

@@ -37,7 +37,7 @@ fn a_crash_while_a_snapshot_is_put_loses_nothing() {
     let expected = place.read().unwrap();
     let journal = fs::read(place.run("journal")).unwrap();
     let store = place.open(Access::Write).unwrap();
-    let run = Dir::open(&place.roots().run_root).unwrap().unwrap();
+    let run = Dir::open(&place.roots().run_root, NAME).unwrap().unwrap();
     Run::put(&run, &store.subject().unwrap(), store.state(), 2).unwrap();
     drop(store);
     assert_eq!(place.read().unwrap(), expected);

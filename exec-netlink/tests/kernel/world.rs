@@ -83,7 +83,9 @@ impl World {
         }
         if let Request::Detach(id) = request {
             let netns = self.state.endpoint(id).unwrap().netns.clone();
-            facts.sandbox_gone = !self.executor.is_alive(&netns);
+            if !self.executor.is_alive(&netns) {
+                facts.gone.insert(netns);
+            }
         }
         self.state.plan(&facts, request)
     }
@@ -118,8 +120,7 @@ impl World {
     }
 
     pub fn observe(&mut self) -> Footprint {
-        let sandboxes = self.state.netns();
-        self.executor.observe(&sandboxes).unwrap()
+        self.executor.observe(&self.state.footprint()).unwrap()
     }
 
     /// What there is to repair.
