@@ -256,6 +256,13 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
+        // A test that failed may have left containers running.
+        if self.dir.path().join("lib/containers").exists() {
+            let ids = String::from_utf8(self.mydocker("ps -aq").stdout).unwrap_or_default();
+            for id in ids.split_whitespace() {
+                let _ = self.mydocker(&format!("rm -f {id}"));
+            }
+        }
         let Ok(entries) = std::fs::read_dir(self.dir.path().join("netns")) else {
             return;
         };
@@ -283,7 +290,11 @@ fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 /// The `mydocker` that was built with this test.
-fn binary() -> PathBuf {
+///
+/// # Panics
+/// When it does not build.
+#[must_use]
+pub fn binary() -> PathBuf {
     let test = std::env::current_exe().expect("a path");
     let built = test
         .ancestors()

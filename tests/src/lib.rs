@@ -5,7 +5,7 @@ mod scenario;
 mod traffic;
 mod world;
 
-pub use host::{Host, is_root};
+pub use host::{Host, binary, is_root};
 pub use scenario::{Scenario, Step};
 pub use traffic::Call;
 pub use world::{Journal, Torn, World, attach, create, detach, netns, remove, story, word};

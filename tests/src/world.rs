@@ -129,8 +129,9 @@ impl World {
         let mut facts = Facts::default();
         if let Request::Detach(id) = request
             && let Some(netns) = self.state().endpoint(id).map(|e| e.netns.clone())
+            && !self.kernel.is_alive(&netns)
         {
-            facts.sandbox_gone = !self.kernel.is_alive(&netns);
+            facts.gone.insert(netns);
         }
         facts
     }
@@ -163,10 +164,10 @@ impl World {
     /// What would bring the kernel back to what is wanted.
     pub fn repair(&mut self) -> Plan {
         let facts = self.kernel.facts().expect("a model has facts");
-        let sandboxes = self.state().netns();
+        let wanted = self.state().footprint();
         let observed = self
             .kernel
-            .observe(&sandboxes)
+            .observe(&wanted)
             .expect("a model can be looked at");
         self.state().repair(&facts, &observed)
     }

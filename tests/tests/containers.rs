@@ -1,4 +1,9 @@
 //! Real containers on real networks: that they run, answer, and leave nothing.
+#![allow(
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "what helps a test is a test"
+)]
 
 use std::path::PathBuf;
 use std::thread;

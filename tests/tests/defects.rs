@@ -1,5 +1,10 @@
 //! The original's defects that show on a host, one test each: the numbers are those of the list
 //! in docs/seed-defects.md. Those of the planner alone are in seed_defects.rs.
+#![allow(
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "what helps a test is a test"
+)]
 
 use std::process::{Command, Stdio};
 
@@ -319,4 +324,48 @@ fn no_process_is_started() {
             "nsenter and mydocker themselves, and nothing else\n{calls}"
         );
     }
+}
+
+/// Somebody flushes the firewall, removes a bridge or kills a container: repair brings back what
+/// is wanted, and has nothing to do the second time.
+#[test]
+fn repair_brings_back_what_somebody_took_away() {
+    let Some(host) = Host::new() else { return };
+    host.ok("network create --subnet 10.31.0.0/24 n");
+    let (web, dead) = (host.sandbox("web"), host.sandbox("dead"));
+    host.connect("n", "web", &web, "-p 8080:80");
+    host.connect("n", "dead", &dead, "-p 8081:80");
+    let call = || {
+        Call {
+            from: host.ns(),
+            to: "127.0.0.1:8080".parse().unwrap(),
+            server: &web,
+            port: 80,
+        }
+        .tcp()
+    };
+    call().unwrap();
+    assert_eq!(host.ok("network repair --dry-run"), "nothing to do\n");
+    mydocker_exec_netlink::netns::remove(&dead).unwrap();
+    for damage in [
+        "nft flush ruleset",
+        "ip link del dev n",
+        "ip addr flush dev n",
+        "sysctl -qw net.ipv4.ip_forward=0 net.ipv4.conf.n.route_localnet=0",
+    ] {
+        host.sh(damage);
+        assert_ne!(
+            host.ok("network repair --dry-run"),
+            "nothing to do\n",
+            "{damage}"
+        );
+        host.ok("network repair");
+        call().unwrap_or_else(|error| panic!("after {damage}: {error}"));
+        assert_eq!(
+            host.ok("network repair --dry-run"),
+            "nothing to do\n",
+            "{damage}"
+        );
+    }
+    host.ok("network disconnect n dead");
 }

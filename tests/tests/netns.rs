@@ -1,4 +1,9 @@
 //! The original's six scenarios on a real kernel, and that nothing is left of them.
+#![allow(
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "what helps a test is a test"
+)]
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -304,4 +309,53 @@ fn a_container_that_is_gone_can_be_disconnected() {
     let Some(scene) = Scene::new() else { return };
     mydocker_exec_netlink::netns::remove(&scene.web).unwrap();
     scene.leaves_nothing();
+}
+
+/// Two run roots in one namespace: each has its own marks, and neither touches the other's.
+#[test]
+fn two_instances_share_a_namespace() {
+    let Some(host) = Host::new() else { return };
+    let (web, db) = (host.sandbox("web"), host.sandbox("db"));
+    let before = host.snapshot();
+    host.ok("network create --subnet 10.0.0.0/24 one");
+    host.connect("one", "web", &web, "-p 8080:80");
+    let with_one = host.snapshot();
+    let other = |line: &str| {
+        let roots = [("lib2", "--root"), ("run2", "--run-root")];
+        let mut command = host.mydocker_command("");
+        for (folder, flag) in roots {
+            command.arg(flag).arg(host.dir().join(folder));
+        }
+        let output = command.args(line.split_whitespace()).output().unwrap();
+        assert!(output.status.success(), "{line}: {output:?}");
+    };
+    other("network create --subnet 10.1.0.0/24 two");
+    other(&format!(
+        "network connect --netns {} -p 8081:80 two web",
+        db.display()
+    ));
+    let call = |from: &Path, port, server: &Path| {
+        Call {
+            from,
+            to: to("127.0.0.1", port),
+            server,
+            port: WEB,
+        }
+        .tcp()
+    };
+    assert!(call(host.ns(), 8080, &web).is_ok());
+    assert!(call(host.ns(), 8081, &db).is_ok());
+    let across = Call {
+        from: &web,
+        to: to("10.1.0.2", WEB),
+        server: &db,
+        port: WEB,
+    };
+    assert!(across.tcp().is_err(), "networks don't see each other");
+    other("network disconnect two web");
+    other("network remove two");
+    host.assert_as(&with_one);
+    host.ok("network disconnect one web");
+    host.ok("network remove one");
+    host.assert_as(&before);
 }

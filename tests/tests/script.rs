@@ -1,5 +1,10 @@
 //! What a dry run prints is what is done: each scenario's script, run by `sh`, and its plans, carried
 //! out over netlink, leave the same kernel.
+#![allow(
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "what helps a test is a test"
+)]
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mydocker_core::{
-    Executor, Facts, Footprint, Instance, Netns, Outcome, Plan, Transaction, drive,
+    Executor, Facts, Footprint, Instance, Netns, Ns, Object, Outcome, Plan, Transaction, drive,
 };
 use mydocker_exec_dryrun::{Rendering, render};
 use mydocker_exec_netlink::{NetlinkExecutor, netns};
@@ -22,15 +27,15 @@ enum Act {
     Kill(Netns),
 }
 
-/// What the model makes of a scenario, and the namespaces that it speaks of. `None` if its host
+/// What the model makes of a scenario, and all that it ever wants. `None` if its host
 /// has something that a fresh namespace has not.
-fn acts(name: &str) -> Option<(Vec<Act>, BTreeSet<Netns>)> {
+fn acts(name: &str) -> Option<(Vec<Act>, Footprint)> {
     let scenario = Scenario::read(name);
     if scenario.facts != Facts::default() {
         return None;
     }
     let mut world = scenario.world();
-    let (mut acts, mut sandboxes) = (Vec::new(), BTreeSet::new());
+    let (mut acts, mut wanted) = (Vec::new(), Footprint::new());
     for (_, step) in scenario.steps() {
         match step {
             Step::Kill(netns) => {
@@ -42,17 +47,17 @@ fn acts(name: &str) -> Option<(Vec<Act>, BTreeSet<Netns>)> {
                     continue;
                 };
                 assert_eq!(world.carry_out(plan.clone()), Outcome::Committed);
-                sandboxes.extend(world.state().netns());
+                wanted.extend(world.state().footprint());
                 acts.push(Act::Apply(plan));
             }
         }
     }
-    Some((acts, sandboxes))
+    Some((acts, wanted))
 }
 
 /// Runs `play` as a host of its own: network and mounts, with a private /run/netns that holds
-/// `sandboxes`.
-fn on_a_host<T: Send>(sandboxes: &BTreeSet<Netns>, play: impl FnOnce() -> T + Send) -> T {
+/// the sandboxes of `wanted`.
+fn on_a_host<T: Send>(wanted: &Footprint, play: impl FnOnce() -> T + Send) -> T {
     let host = || {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
         let none: Option<&str> = None;
@@ -67,8 +72,11 @@ fn on_a_host<T: Send>(sandboxes: &BTreeSet<Netns>, play: impl FnOnce() -> T + Se
         )
         .unwrap();
         sh("ip link set lo up");
-        for sandbox in sandboxes {
-            netns::create(Path::new(sandbox.as_str())).unwrap();
+        let sandboxes: BTreeSet<&Ns> = wanted.iter().map(Object::ns).collect();
+        for ns in sandboxes {
+            if let Ns::Sandbox(netns) = ns {
+                netns::create(Path::new(netns.as_str())).unwrap();
+            }
         }
         play()
     };
@@ -82,12 +90,12 @@ fn sh(script: &str) {
 }
 
 /// What the kernel shows, once it stands still: links of a dead namespace go a moment later.
-fn settled(executor: &mut NetlinkExecutor, sandboxes: &BTreeSet<Netns>) -> Footprint {
+fn settled(executor: &mut NetlinkExecutor, wanted: &Footprint) -> Footprint {
     let start = Instant::now();
-    let mut last = executor.observe(sandboxes).unwrap();
+    let mut last = executor.observe(wanted).unwrap();
     loop {
         thread::sleep(Duration::from_millis(30));
-        let now = executor.observe(sandboxes).unwrap();
+        let now = executor.observe(wanted).unwrap();
         if now == last || start.elapsed() > Duration::from_secs(5) {
             return now;
         }
@@ -95,8 +103,8 @@ fn settled(executor: &mut NetlinkExecutor, sandboxes: &BTreeSet<Netns>) -> Footp
     }
 }
 
-fn by_netlink(acts: &[Act], sandboxes: &BTreeSet<Netns>) -> Vec<Footprint> {
-    on_a_host(sandboxes, || {
+fn by_netlink(acts: &[Act], wanted: &Footprint) -> Vec<Footprint> {
+    on_a_host(wanted, || {
         let mut executor = NetlinkExecutor::open(Instance::DEFAULT).unwrap();
         let mut journal = Journal::default();
         let mut shown = Vec::new();
@@ -109,14 +117,14 @@ fn by_netlink(acts: &[Act], sandboxes: &BTreeSet<Netns>) -> Vec<Footprint> {
                 }
                 Act::Kill(netns) => netns::remove(Path::new(netns.as_str())).unwrap(),
             }
-            shown.push(settled(&mut executor, sandboxes));
+            shown.push(settled(&mut executor, wanted));
         }
         shown
     })
 }
 
-fn by_script(acts: &[Act], sandboxes: &BTreeSet<Netns>) -> Vec<Footprint> {
-    on_a_host(sandboxes, || {
+fn by_script(acts: &[Act], wanted: &Footprint) -> Vec<Footprint> {
+    on_a_host(wanted, || {
         let mut executor = NetlinkExecutor::open(Instance::DEFAULT).unwrap();
         let mut shown = Vec::new();
         for act in acts {
@@ -124,7 +132,7 @@ fn by_script(acts: &[Act], sandboxes: &BTreeSet<Netns>) -> Vec<Footprint> {
                 Act::Apply(plan) => sh(&render(&plan.ops, Rendering::Script)),
                 Act::Kill(netns) => netns::remove(Path::new(netns.as_str())).unwrap(),
             }
-            shown.push(settled(&mut executor, sandboxes));
+            shown.push(settled(&mut executor, wanted));
         }
         shown
     })
@@ -141,10 +149,10 @@ fn a_script_and_netlink_leave_the_same_kernel() {
         if name == "dead-container" {
             continue;
         }
-        let Some((acts, sandboxes)) = acts(&name) else {
+        let Some((acts, wanted)) = acts(&name) else {
             continue;
         };
-        let (one, other) = (by_netlink(&acts, &sandboxes), by_script(&acts, &sandboxes));
+        let (one, other) = (by_netlink(&acts, &wanted), by_script(&acts, &wanted));
         for (step, (netlink, script)) in one.iter().zip(&other).enumerate() {
             let only_netlink: Vec<_> = netlink.difference(script).collect();
             let only_script: Vec<_> = script.difference(netlink).collect();
