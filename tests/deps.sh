@@ -17,7 +17,6 @@ need busybox busybox-static
 need sysctl procps
 need nsenter util-linux
 need strace strace
-need python3 python3
 
 [ -n "$missing" ] || exit 0
 case $missing in
