@@ -6,6 +6,7 @@ mod backend;
 mod command;
 mod failure;
 mod report;
+mod single_dash;
 
 use std::process::ExitCode;
 

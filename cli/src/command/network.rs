@@ -70,7 +70,7 @@ fn spec_of(create: Create) -> Result<NetworkSpec, Failure> {
                 spec.mtu_bytes = Some(bytes.map_err(number)?);
             }
             _ => {
-                let known = "bridge, gateway, icc, isolate or mtu";
+                let known = "there are bridge, gateway, icc, isolate and mtu";
                 return Err(usage(format!(
                     "`{key}` is no option of a bridge network: {known}"
                 )));

@@ -44,24 +44,20 @@ impl State {
         for (key, value) in &spec.labels {
             short_enough("label", key.len().max(value.len()))?;
         }
+        let subnets = self.subnets(facts, spec)?;
         let network = Network {
             name: spec.name.clone(),
             driver: spec.driver,
             bridge: self.bridge_name(facts, spec)?,
-            mac: Mac::of_hash(0),
-            subnets: self.subnets(facts, spec)?,
-            mtu_bytes: spec
-                .mtu_bytes
-                .or(facts.mtu_bytes)
-                .unwrap_or(MTU_BYTES_DEFAULT),
+            mac: self.bridge_mac(&spec.name, &subnets),
+            mtu_bytes: mtu(facts, spec, &subnets)?,
+            subnets,
             internal: spec.internal,
             icc: spec.icc,
             isolate: spec.isolate,
             routes: spec.routes.clone(),
             labels: spec.labels.clone(),
         };
-        let network = self.with_mac(network);
-        check_mtu(&network)?;
         check_routes(&network)?;
         let (objects, forwarding) = self.raise(facts, &network);
         let mut ops = diff(&Footprint::new(), &objects);
@@ -121,13 +117,10 @@ impl State {
         Ok(name)
     }
 
-    fn with_mac(&self, network: Network) -> Network {
-        let gateway = network.subnets.iter().find_map(|subnet| subnet.gateway);
-        let mac = gateway.map_or_else(
-            || Mac::of_hash(self.instance.hash(&["bridge", network.name.as_str()])),
-            Mac::of_address,
-        );
-        Network { mac, ..network }
+    fn bridge_mac(&self, name: &NetworkName, subnets: &[Subnet]) -> Mac {
+        let gateway = subnets.iter().find_map(|subnet| subnet.gateway);
+        let hash = || Mac::of_hash(self.instance.hash(&["bridge", name.as_str()]));
+        gateway.map_or_else(hash, Mac::of_address)
     }
 
     fn subnets(&self, facts: &Facts, spec: &NetworkSpec) -> Result<Vec<Subnet>, Rejection> {
@@ -375,18 +368,18 @@ fn check_routes(network: &Network) -> Result<(), Rejection> {
     Ok(())
 }
 
-fn check_mtu(network: &Network) -> Result<(), Rejection> {
+/// As asked for, or as the way out has it if the network's families can live with that.
+fn mtu(facts: &Facts, spec: &NetworkSpec, subnets: &[Subnet]) -> Result<u32, Rejection> {
     let [v4, v6] = MTU_BYTES_MIN;
-    let min = if network.families().any(|family| family == Family::V6) {
-        v6
-    } else {
-        v4
-    };
-    let mtu = network.mtu_bytes;
-    if (min..=MTU_BYTES_MAX).contains(&mtu) {
-        Ok(())
-    } else {
-        Err(Rejection::Mtu { mtu, min })
+    let has_v6 = subnets.iter().any(|subnet| subnet.family() == Family::V6);
+    let min = if has_v6 { v6 } else { v4 };
+    match spec.mtu_bytes {
+        Some(mtu) if !(min..=MTU_BYTES_MAX).contains(&mtu) => Err(Rejection::Mtu { mtu, min }),
+        Some(mtu) => Ok(mtu),
+        None => Ok(facts
+            .mtu_bytes
+            .unwrap_or(MTU_BYTES_DEFAULT)
+            .clamp(min, MTU_BYTES_MAX)),
     }
 }
 
