@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use mydocker_core::{
-    ContainerName, Driver, LinkName, Mac, Netns, NetworkName, PortSpec, StaticRoute,
+    ContainerName, Driver, LinkName, Mac, Netns, NetworkName, PortSpec, PortSpecError, StaticRoute,
 };
 
 use crate::single_dash::double_dashes;
@@ -195,9 +195,28 @@ pub(crate) struct EndpointArgs {
     /// The MAC address to have
     #[arg(long, visible_alias = "mac", value_name = "MAC")]
     pub(crate) mac_address: Option<Mac>,
-    /// Publish a port of the container: [HOSTIP:]HOST:CONTAINER[/tcp|/udp|/sctp]
-    #[arg(long = "publish", short = 'p', value_name = "PORT")]
-    pub(crate) publish: Vec<PortSpec>,
+    /// Publish a port of the container: [[HOSTIP:]HOST:]CONTAINER[/tcp|/udp|/sctp]. HOST and
+    /// CONTAINER may be ranges as long as each other; without HOST, a free port is taken
+    #[arg(long = "publish", short = 'p', value_name = "PORT", value_parser = ports)]
+    pub(crate) publish: Vec<Ports>,
+}
+
+impl EndpointArgs {
+    /// All that `-p` said, ranges port by port.
+    pub(crate) fn ports(&self) -> Vec<PortSpec> {
+        Ports::all(&self.publish)
+    }
+}
+
+/// The ports of one `-p`: more than one when it is a range.
+#[derive(Clone, Debug)]
+pub(crate) struct Ports(Vec<PortSpec>);
+
+impl Ports {
+    /// The ports of several, in order.
+    pub(crate) fn all(several: &[Self]) -> Vec<PortSpec> {
+        several.iter().flat_map(|one| &one.0).cloned().collect()
+    }
 }
 
 #[derive(Debug, Args)]
@@ -383,6 +402,10 @@ fn static_route(text: &str) -> Result<StaticRoute, String> {
         destination: cidr(destination).map_err(|_| wrong())?,
         via: via.parse().map_err(|_| wrong())?,
     })
+}
+
+fn ports(text: &str) -> Result<Ports, PortSpecError> {
+    PortSpec::parse_list(text).map(Ports)
 }
 
 /// A namespace by path, or by its name as `ip netns` lists it.

@@ -148,6 +148,14 @@ pub enum Rejection {
     /// Port 0.
     #[error("port {0} can't be published: a port is a number from 1 to 65535")]
     PortZero(PortSpec),
+    /// No free port is left to take.
+    #[error(
+        "port {0} can't be published: every port of the host from {first} to {last} is taken; name one below {first}, such as 8080:{port}",
+        first = PortSpec::EPHEMERAL.start(),
+        last = PortSpec::EPHEMERAL.end(),
+        port = .0.container_port
+    )]
+    PortsExhausted(PortSpec),
     /// Nothing gets in.
     #[error("network `{0}` is internal and publishes no ports")]
     InternalPublishes(NetworkName),

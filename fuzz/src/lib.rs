@@ -30,6 +30,9 @@ pub fn names(data: &[u8]) {
     check::<Netns>(text);
     check::<Mac>(text);
     check::<PortSpec>(text);
+    for spec in PortSpec::parse_list(text).into_iter().flatten().take(64) {
+        check::<PortSpec>(&spec.to_string());
+    }
     check::<ipnet::IpNet>(text);
 }
 

@@ -141,7 +141,15 @@ fn defect_14_a_bad_port_is_an_error() {
     host.ok("network create --subnet 10.14.0.0/24 n");
     let sandbox = host.sandbox("c");
     let path = sandbox.display();
-    for port in ["80", "0:80", "80:0", "80:80/icmp", "65536:80", "::1:80:80"] {
+    for port in [
+        ":80",
+        "0:80",
+        "80:0",
+        "80:80/icmp",
+        "65536:80",
+        "::1:80:80",
+        "9000-9010:80",
+    ] {
         host.fails(2, &format!("network connect n c -p {port} --netns {path}"));
     }
     let said = host.fails(

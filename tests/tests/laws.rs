@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use mydocker_core::{
-    Address, AttachSpec, ContainerName, EndpointId, ErrorKind, Executor, Facts, Family, Footprint,
-    Link, LinkName, LinkSysctl, Master, NetworkName, NetworkSpec, Ns, Object, OnFailure, Op,
-    Outcome, Plan, PortSpec, Protocol, Rejection, Request, Setting, Snapshot, State, StaticRoute,
-    Transaction, Up, drive,
+    Address, AttachSpec, Change, ContainerName, EndpointId, ErrorKind, Executor, Facts, Family,
+    Footprint, Link, LinkName, LinkSysctl, Master, NetworkName, NetworkSpec, Ns, Object, OnFailure,
+    Op, Outcome, Plan, PortSpec, Protocol, Rejection, Request, Setting, Snapshot, State,
+    StaticRoute, Transaction, Up, drive,
 };
 use mydocker_exec_dryrun::{Fault, Faulty};
 use mydocker_tests::{World, attach, create, detach, netns, remove, word};
@@ -80,7 +80,7 @@ prop_compose! {
 prop_compose! {
     fn port()(
         host_ip in prop::sample::select(&[None, None, Some("127.0.0.1"), Some("0.0.0.0"), Some("::1"), Some("10.1.1.1")]),
-        host_port in 8080u16..8084,
+        host_port in prop_oneof![5 => (8080u16..8084).prop_map(Some), 1 => Just(None)],
         container_port in 80u16..82,
         protocol in prop::sample::select(&[Protocol::Tcp, Protocol::Udp]),
     ) -> PortSpec {
@@ -512,6 +512,87 @@ fn the_1024th_endpoint_is_refused() {
     assert_eq!(hosts.len(), 1023, "host ends have names of their own");
     world.journal.state = state;
     leases_are_sound(world.state());
+}
+
+/// The ports of the host that an endpoint publishes, as they are shown.
+fn published(world: &World, network: &str, container: &str) -> Vec<String> {
+    let id = EndpointId {
+        network: word(network),
+        container: word(container),
+    };
+    let endpoint = world.state().endpoint(&id).unwrap();
+    endpoint.ports.iter().map(ToString::to_string).collect()
+}
+
+/// A free port is one number for both families, nobody's, and the same when asked again.
+#[test]
+fn a_port_that_is_not_named_is_a_free_one() {
+    let dual = Request::CreateNetwork(create("n", &["10.0.0.0/24", "fd00::/64"]));
+    let mut world = World::default().after(std::slice::from_ref(&dual));
+    let web = Request::Attach(attach("n", "web", &["80", "80/udp", "127.0.0.1::81", "82"]));
+    let plan = world.plan(&web).unwrap();
+    assert_eq!(world.plan(&web).unwrap(), plan);
+    world = world.after(std::slice::from_ref(&web));
+    let Change::EndpointAdded(endpoint) = plan.change else {
+        panic!("{:?}", plan.change);
+    };
+    let numbers: Vec<u16> = endpoint.ports.iter().map(|b| b.host_port).collect();
+    let [a, a6, b, b6, c, d, d6] = numbers[..] else {
+        panic!("{numbers:?}");
+    };
+    assert_eq!((a, b, d), (a6, b6, d6), "one number for both families");
+    assert_eq!(BTreeSet::from([a, b, c, d]).len(), 4);
+    assert!(numbers.iter().all(|n| PortSpec::EPHEMERAL.contains(n)));
+    assert_eq!(
+        published(&world, "n", "web")[0],
+        format!("0.0.0.0:{a}->80/tcp")
+    );
+
+    // Whoever has the number already keeps it, be it on one address of one family.
+    let squatter = format!("127.0.0.1:{a}:1");
+    let mut other = World::default().after(&[
+        dual.clone(),
+        Request::Attach(attach("n", "db", &[&squatter])),
+    ]);
+    let Change::EndpointAdded(second) = other.plan(&web).unwrap().change else {
+        panic!("an attach adds an endpoint");
+    };
+    assert_eq!(second.ports[0].host_port, a + 1);
+    // A port that the same request names later is not taken, either.
+    let named = Request::Attach(attach("n", "web", &["80", &format!("{a}:81")]));
+    let both = World::default().after(&[dual, named]);
+    let shown = published(&both, "n", "web");
+    assert_eq!(shown[0], format!("0.0.0.0:{}->80/tcp", a + 1));
+    assert_eq!(shown[2], format!("0.0.0.0:{a}->81/tcp"));
+}
+
+#[test]
+fn free_ports_come_to_an_end() {
+    let network = Request::CreateNetwork(create("n", &["10.0.0.0/24"]));
+    let most = AttachSpec {
+        ports: PortSpec::parse_list("1-16383").unwrap(),
+        ..attach("n", "most", &[])
+    };
+    let mut world = World::default().after(&[
+        network,
+        Request::Attach(most),
+        Request::Attach(attach("n", "last", &["80"])),
+    ]);
+    ports_are_sound(world.state());
+    let spec: PortSpec = word("80");
+    let refused = world.plan(&Request::Attach(attach("n", "none", &["80"])));
+    assert_eq!(refused, Err(Rejection::PortsExhausted(spec)));
+    let text = refused.unwrap_err().to_string();
+    assert!(
+        text.contains("49152 to 65535 is taken") && text.contains("8080:80"),
+        "{text}"
+    );
+    // Another protocol has ports of its own.
+    assert!(
+        world
+            .plan(&Request::Attach(attach("n", "none", &["80/udp"])))
+            .is_ok()
+    );
 }
 
 /// Requests for what is so already.

@@ -88,7 +88,7 @@ fn networks(run: &Run) -> Result<(NetworkMode, Vec<Joining>), Failure> {
         let addresses = asked.ip.clone();
         // The first network is the way out, and so the way in.
         let ports = if index == 0 {
-            asked.publish.clone()
+            asked.ports()
         } else {
             Vec::new()
         };

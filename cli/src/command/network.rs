@@ -189,9 +189,9 @@ pub(super) fn attach_spec(
     args: EndpointArgs,
 ) -> AttachSpec {
     AttachSpec {
+        ports: args.ports(),
         addresses: args.ip,
         mac: args.mac_address,
-        ports: args.publish,
         ..AttachSpec::new(network, container, netns)
     }
 }

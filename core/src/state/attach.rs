@@ -1,4 +1,4 @@
-//! Planning endpoints: which addresses, names and ports, and what stands in the way.
+//! Planning endpoints: which addresses and names, and what stands in the way.
 
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -12,13 +12,11 @@ use super::index::NetworkState;
 use crate::network::IPV6_SETTINGS;
 use crate::{
     AttachSpec, Change, Endpoint, EndpointId, Facts, Family, Holder, LinkName, Mac, Ns, OnFailure,
-    Op, Plan, PoolError, PortBinding, PortSpec, Rejection, State, diff,
+    Op, Plan, PoolError, Rejection, State, diff,
 };
 
 /// The kernel's limit (`BR_MAX_PORTS`, net/bridge/br_private.h).
 const BRIDGE_PORTS_MAX: usize = 1023;
-/// Published ports of one endpoint: every port of every protocol, twice over.
-const PORTS_MAX: usize = 1 << 18;
 const SETTINGS_MAX: usize = 64;
 /// How many holders an error about an exhausted pool names.
 const HOLDERS_SHOWN: usize = 16;
@@ -46,7 +44,7 @@ impl State {
             ifname: ifname(&joined, spec)?,
             host_link: Endpoint::host_link(self.instance, &id),
             mac: self.mac(known, spec, &addresses)?,
-            ports: self.bindings(known, spec, &addresses)?,
+            ports: self.bindings(&known.network, &id, &spec.ports, &addresses)?,
             addresses,
             rank: joined.last().map_or(0, |last| last.rank + 1),
             default_route: spec.default_route,
@@ -222,78 +220,6 @@ impl State {
                 holder: holder.clone(),
             }),
         }
-    }
-
-    /// Resolves what is to be published to one binding per family, none of which anybody has.
-    fn bindings(
-        &self,
-        known: &NetworkState,
-        spec: &AttachSpec,
-        addresses: &[IpNet],
-    ) -> Result<Vec<PortBinding>, Rejection> {
-        at_most("published ports", spec.ports.len(), PORTS_MAX)?;
-        if known.network.internal && !spec.ports.is_empty() {
-            return Err(Rejection::InternalPublishes(spec.network.clone()));
-        }
-        let families: BTreeSet<Family> = addresses.iter().map(|a| Family::of(a.addr())).collect();
-        let mut taken = super::index::PortIndex::default();
-        let mut bindings: Vec<PortBinding> = Vec::new();
-        for port in &spec.ports {
-            if port.host_port == 0 || port.container_port == 0 {
-                return Err(Rejection::PortZero(port.clone()));
-            }
-            let own = bindings_of(port, &families);
-            if own.is_empty() {
-                return Err(Rejection::PortFamily(port.clone(), spec.network.clone()));
-            }
-            for binding in own {
-                if let Some(holder) = self.ports.conflict(&binding) {
-                    return Err(Rejection::PortTaken { binding, holder });
-                }
-                if !taken.insert(&binding, None) {
-                    return Err(port_twice(spec, port, &binding));
-                }
-                bindings.push(binding);
-            }
-        }
-        Ok(bindings)
-    }
-}
-
-/// A port on every address means every family that the container has.
-fn bindings_of(port: &PortSpec, families: &BTreeSet<Family>) -> Vec<PortBinding> {
-    let unspecified = |family: &Family| match family {
-        Family::V4 => IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED),
-        Family::V6 => IpAddr::V6(core::net::Ipv6Addr::UNSPECIFIED),
-    };
-    let hosts: Vec<IpAddr> = match port.host_ip {
-        Some(ip) => Vec::from_iter(families.contains(&Family::of(ip)).then_some(ip)),
-        None => families.iter().map(unspecified).collect(),
-    };
-    let binding = |host_ip| PortBinding {
-        host_ip,
-        host_port: port.host_port,
-        container_port: port.container_port,
-        protocol: port.protocol,
-    };
-    hosts.into_iter().map(binding).collect()
-}
-
-/// The error for a port that an earlier one of the same request overlaps.
-fn port_twice(spec: &AttachSpec, second: &PortSpec, binding: &PortBinding) -> Rejection {
-    let both = [Family::V4, Family::V6].into();
-    let first = spec
-        .ports
-        .iter()
-        .find(|port| {
-            bindings_of(port, &both)
-                .iter()
-                .any(|other| other.conflicts(binding))
-        })
-        .unwrap_or(second);
-    Rejection::PortTwice {
-        first: first.clone(),
-        second: second.clone(),
     }
 }
 

@@ -3,6 +3,7 @@
 mod attach;
 mod create;
 mod index;
+mod publish;
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;

@@ -1,0 +1,139 @@
+//! Planning published ports: which of the host's ports each one gets, and what stands in the way.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::create::at_most;
+use super::index::PortIndex;
+use crate::{EndpointId, Family, Network, PortBinding, PortSpec, Rejection, State};
+
+/// Published ports of one endpoint: every port of every protocol, twice over.
+const PORTS_MAX: usize = 1 << 18;
+
+impl State {
+    /// Resolves what is to be published to one binding per family, none of which anybody has.
+    pub(super) fn bindings(
+        &self,
+        network: &Network,
+        id: &EndpointId,
+        ports: &[PortSpec],
+        addresses: &[IpNet],
+    ) -> Result<Vec<PortBinding>, Rejection> {
+        at_most("published ports", ports.len(), PORTS_MAX)?;
+        if network.internal && !ports.is_empty() {
+            return Err(Rejection::InternalPublishes(network.name.clone()));
+        }
+        let families: BTreeSet<Family> = addresses.iter().map(|a| Family::of(a.addr())).collect();
+        for port in ports {
+            if port.host_port == Some(0) || port.container_port == 0 {
+                return Err(Rejection::PortZero(port.clone()));
+            }
+            if port
+                .host_ip
+                .is_some_and(|ip| !families.contains(&Family::of(ip)))
+            {
+                return Err(Rejection::PortFamily(port.clone(), network.name.clone()));
+            }
+        }
+        let mut taken = PortIndex::default();
+        let mut found = BTreeMap::new();
+        // Named ports first, so that no free one is what a later port of the request names.
+        for (place, port) in ports.iter().enumerate() {
+            let Some(host_port) = port.host_port else {
+                continue;
+            };
+            let own = bindings_of(port, host_port, &families);
+            for binding in &own {
+                if let Some(holder) = self.ports.conflict(binding) {
+                    let binding = binding.clone();
+                    return Err(Rejection::PortTaken { binding, holder });
+                }
+                if !taken.insert(binding, None) {
+                    return Err(port_twice(ports, port, binding));
+                }
+            }
+            found.insert(place, own);
+        }
+        let mut search = self.first_free(id);
+        for (place, port) in ports.iter().enumerate() {
+            if port.host_port.is_some() {
+                continue;
+            }
+            let own = self.free(port, &families, &taken, &mut search)?;
+            for binding in &own {
+                taken.insert(binding, None);
+            }
+            found.insert(place, own);
+        }
+        Ok(found.into_values().flatten().collect())
+    }
+
+    /// Where an endpoint's search for a free port begins: elsewhere for each, and for one
+    /// container the same each time.
+    fn first_free(&self, id: &EndpointId) -> u16 {
+        let names = ["port", id.network.as_str(), id.container.as_str()];
+        let hash = self.instance.hash(&names);
+        (hash % PortSpec::EPHEMERAL.len() as u64) as u16
+    }
+
+    /// The bindings of a port that names none of the host's: the next number from `search` on that
+    /// nobody has in any family.
+    fn free(
+        &self,
+        port: &PortSpec,
+        families: &BTreeSet<Family>,
+        taken: &PortIndex,
+        search: &mut u16,
+    ) -> Result<Vec<PortBinding>, Rejection> {
+        let all = PortSpec::EPHEMERAL;
+        let count = all.len() as u16;
+        for step in 0..count {
+            let offset = (*search + step) % count;
+            let own = bindings_of(port, all.start() + offset, families);
+            let free =
+                |b: &PortBinding| [&self.ports, taken].iter().all(|i| i.conflict(b).is_none());
+            if own.iter().all(free) {
+                *search = offset + 1;
+                return Ok(own);
+            }
+        }
+        Err(Rejection::PortsExhausted(port.clone()))
+    }
+}
+
+/// A port on every address means every family that the container has.
+fn bindings_of(port: &PortSpec, host_port: u16, families: &BTreeSet<Family>) -> Vec<PortBinding> {
+    let unspecified = |family: &Family| match family {
+        Family::V4 => IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED),
+        Family::V6 => IpAddr::V6(core::net::Ipv6Addr::UNSPECIFIED),
+    };
+    let hosts: Vec<IpAddr> = match port.host_ip {
+        Some(ip) => Vec::from([ip]),
+        None => families.iter().map(unspecified).collect(),
+    };
+    let binding = |host_ip| PortBinding {
+        host_ip,
+        host_port,
+        container_port: port.container_port,
+        protocol: port.protocol,
+    };
+    hosts.into_iter().map(binding).collect()
+}
+
+/// The error for a port that an earlier one of the same request overlaps.
+fn port_twice(ports: &[PortSpec], second: &PortSpec, binding: &PortBinding) -> Rejection {
+    let both = [Family::V4, Family::V6].into();
+    let overlaps = |port: &&PortSpec| {
+        port.host_port.is_some_and(|host_port| {
+            let all = bindings_of(port, host_port, &both);
+            all.iter().any(|other| other.conflicts(binding))
+        })
+    };
+    Rejection::PortTwice {
+        first: ports.iter().find(overlaps).unwrap_or(second).clone(),
+        second: second.clone(),
+    }
+}
