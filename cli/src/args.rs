@@ -85,8 +85,23 @@ pub(crate) enum NetworkCommand {
     Connect(Box<Connect>),
     /// Disconnect a container from a network
     Disconnect(Disconnect),
+    /// Published ports of a container that runs
+    #[command(subcommand)]
+    Port(PortCommand),
     /// Make the kernel hold what is wanted again, after somebody else changed it
     Repair(Repair),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PortCommand {
+    /// Publish more ports; nothing else of the container changes
+    Add(ChangePorts),
+    /// Publish ports no more; nothing else of the container changes
+    #[command(visible_alias = "remove")]
+    Rm(ChangePorts),
+    /// List published ports
+    #[command(visible_alias = "list")]
+    Ls(ListPorts),
 }
 
 /// How a plan is shown.
@@ -254,6 +269,35 @@ pub(crate) struct Connect {
 pub(crate) struct Disconnect {
     #[command(flatten)]
     pub(crate) dry_run: DryRun,
+    /// The network
+    pub(crate) network: NetworkName,
+    /// What the container is called
+    #[arg(value_name = "NAME")]
+    pub(crate) container: ContainerName,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChangePorts {
+    /// How to print the ports
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) dry_run: DryRun,
+    /// The network
+    pub(crate) network: NetworkName,
+    /// What the container is called
+    #[arg(value_name = "NAME")]
+    pub(crate) container: ContainerName,
+    /// Ports as in `run -p`; `rm 80` stands for every port of the host that leads to 80
+    #[arg(required = true, value_name = "PORT", value_parser = ports)]
+    pub(crate) ports: Vec<Ports>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListPorts {
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
     /// The network
     pub(crate) network: NetworkName,
     /// What the container is called

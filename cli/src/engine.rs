@@ -10,7 +10,7 @@ pub use error::EngineError;
 use std::collections::BTreeSet;
 
 use mydocker_core::{
-    Entry, ErrorKind, Executor, Facts, Failure, OnFailure, OpError, Outcome, Plan, Recorder,
+    Entry, ErrorKind, Executor, Facts, Failure, Netns, OnFailure, OpError, Outcome, Plan, Recorder,
     Request, State, Step, Transaction, drive,
 };
 
@@ -85,10 +85,10 @@ impl<X: Executor> Engine<X> {
     /// It was not carried out; [`EngineError::exit_code`] says what the kernel holds.
     pub fn apply(&mut self, request: &Request) -> Result<Done, EngineError> {
         let (mut store, recovered) = self.begin()?;
-        if let Request::Attach(spec) = request
-            && !self.executor.is_alive(&spec.netns)
+        if let Some(netns) = entered(store.state(), request)
+            && !self.executor.is_alive(netns)
         {
-            return Err(EngineError::NoNamespace(spec.netns.clone()));
+            return Err(EngineError::NoNamespace(netns.clone()));
         }
         let facts = self.facts(store.state(), request)?;
         let plan = store.state().plan(&facts, request)?;
@@ -249,6 +249,18 @@ impl<X: Executor> Engine<X> {
                 Err(EngineError::Interrupted { error, again })
             }
         }
+    }
+}
+
+/// The namespace that must be there for a request: nothing leads to a container that is gone.
+fn entered<'a>(state: &'a State, request: &'a Request) -> Option<&'a Netns> {
+    match request {
+        Request::Attach(spec) => Some(&spec.netns),
+        Request::Publish { id, .. } => state.endpoint(id).map(|endpoint| &endpoint.netns),
+        Request::CreateNetwork(_)
+        | Request::RemoveNetwork(_)
+        | Request::Detach(_)
+        | Request::Unpublish { .. } => None,
     }
 }
 

@@ -117,6 +117,17 @@ impl PortSpec {
     }
 }
 
+impl PortSpec {
+    /// Whether a binding is one that this may speak of: what it leaves out can be anything.
+    #[must_use]
+    pub fn matches(&self, binding: &PortBinding) -> bool {
+        self.host_ip.is_none_or(|ip| ip == binding.host_ip)
+            && self.host_port.is_none_or(|port| port == binding.host_port)
+            && self.container_port == binding.container_port
+            && self.protocol == binding.protocol
+    }
+}
+
 impl FromStr for PortSpec {
     type Err = PortSpecError;
 
@@ -349,6 +360,29 @@ mod tests {
         }
         let error = "80-81:80-81".parse::<PortSpec>().unwrap_err();
         assert!(error.to_string().contains("a range is many ports"));
+    }
+
+    #[test]
+    fn what_a_spec_leaves_out_can_be_anything() {
+        let binding = PortBinding {
+            host_ip: "127.0.0.1".parse().unwrap(),
+            host_port: 8080,
+            container_port: 80,
+            protocol: Protocol::Tcp,
+        };
+        let matches = |s: &str| s.parse::<PortSpec>().unwrap().matches(&binding);
+        for yes in ["80", "8080:80", "127.0.0.1::80", "127.0.0.1:8080:80"] {
+            assert!(matches(yes), "{yes}");
+        }
+        for no in [
+            "80/udp",
+            "8081:80",
+            "8080:81",
+            "127.0.0.2::80",
+            "0.0.0.0:8080:80",
+        ] {
+            assert!(!matches(no), "{no}");
+        }
     }
 
     #[test]

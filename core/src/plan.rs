@@ -32,6 +32,8 @@ pub enum Change {
     EndpointAdded(Endpoint),
     /// A container left a network.
     EndpointRemoved(EndpointId),
+    /// An endpoint publishes other ports than before.
+    EndpointChanged(Endpoint),
     /// The kernel holds what the state wants; nothing that an undo left over remains.
     Repaired,
 }

@@ -156,6 +156,17 @@ pub enum Rejection {
         port = .0.container_port
     )]
     PortsExhausted(PortSpec),
+    /// A publication that is not there.
+    #[error(
+        "port {port} is not published by container `{container}` on network `{network}`: \
+         `mydocker network port ls {network} {container}` says which are",
+        container = .id.container,
+        network = .id.network
+    )]
+    PortUnknown { port: PortSpec, id: EndpointId },
+    /// Ports to publish, or to publish no more, and none of them.
+    #[error("no port is given for container `{}` on network `{}`: name one, such as 8080:80", .0.container, .0.network)]
+    NoPorts(EndpointId),
     /// Nothing gets in.
     #[error("network `{0}` is internal and publishes no ports")]
     InternalPublishes(NetworkName),

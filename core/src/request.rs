@@ -24,6 +24,21 @@ pub enum Request {
     Attach(AttachSpec),
     /// A container off a network.
     Detach(EndpointId),
+    /// More ports of an endpoint published; all else of it stays as it is.
+    Publish {
+        /// Which endpoint.
+        id: EndpointId,
+        /// Which ports.
+        ports: Vec<PortSpec>,
+    },
+    /// Ports of an endpoint published no more; all else of it stays as it is.
+    Unpublish {
+        /// Which endpoint.
+        id: EndpointId,
+        /// Which ports. What one leaves out it does not care about: `80/tcp` stands for every port
+        /// of the host that leads to the container's 80, `8080:80/tcp` for 8080 of every address.
+        ports: Vec<PortSpec>,
+    },
 }
 
 /// The network that somebody wants.

@@ -49,8 +49,8 @@ pub enum Damage {
     /// Two endpoints of one id.
     #[error("endpoint {0} is there twice")]
     EndpointTwice(EndpointId),
-    /// A removal of an endpoint that is not there.
-    #[error("endpoint {0} is removed and not there")]
+    /// A removal or change of an endpoint that is not there.
+    #[error("endpoint {0} is removed or changed and not there")]
     EndpointUnknown(EndpointId),
     /// An address that is not to be had.
     #[error("endpoint {0} has address {1}, which is taken or of none of its network's subnets")]
@@ -61,6 +61,9 @@ pub enum Damage {
     /// A port that another endpoint publishes.
     #[error("endpoint {0} publishes {1}, which is taken")]
     PortTwice(EndpointId, crate::PortBinding),
+    /// A changed endpoint that differs in more than its ports.
+    #[error("endpoint {0} changes in more than its ports")]
+    EndpointOther(EndpointId),
     /// Two plans begun at once.
     #[error("a transaction begins before the one before it ended")]
     BeginTwice,

@@ -8,4 +8,6 @@ mod world;
 pub use host::{Host, binary, is_root};
 pub use scenario::{Scenario, Step};
 pub use traffic::Call;
-pub use world::{Journal, Torn, World, attach, create, detach, netns, remove, story, word};
+pub use world::{
+    Journal, Torn, World, attach, create, detach, netns, publish, remove, story, unpublish, word,
+};

@@ -270,8 +270,30 @@ pub fn detach(network: &str, container: &str) -> Request {
     })
 }
 
-/// Requests of every kind, in an order in which all succeed: dual stack, published ports,
-/// isolation, a second network and the default route's handover.
+/// A request for more ports of an endpoint.
+#[must_use]
+pub fn publish(network: &str, container: &str, ports: &[&str]) -> Request {
+    let spec = attach(network, container, ports);
+    let id = spec.id();
+    Request::Publish {
+        id,
+        ports: spec.ports,
+    }
+}
+
+/// A request for fewer ports of an endpoint.
+#[must_use]
+pub fn unpublish(network: &str, container: &str, ports: &[&str]) -> Request {
+    let spec = attach(network, container, ports);
+    let id = spec.id();
+    Request::Unpublish {
+        id,
+        ports: spec.ports,
+    }
+}
+
+/// Requests of every kind, in an order in which all succeed: dual stack, published ports
+/// that come and go, isolation, a second network and the default route's handover.
 #[must_use]
 pub fn story() -> Vec<Request> {
     let back = NetworkSpec {
@@ -289,6 +311,10 @@ pub fn story() -> Vec<Request> {
         )),
         Request::Attach(attach("front", "db", &[])),
         Request::Attach(attach("back", "web", &[])),
+        publish("front", "web", &["8081:81", "82"]),
+        publish("front", "db", &["5432:5432", "127.0.0.1::5432"]),
+        unpublish("front", "web", &["8080:80", "82"]),
+        unpublish("front", "db", &["5432"]),
         detach("front", "web"),
         detach("front", "db"),
         detach("back", "web"),

@@ -178,6 +178,9 @@ fn a_resume_that_was_not_needed_does_no_harm() {
             }
             Change::NetworkRemoved(name) => assert!(state.network(name).is_none() && !undone),
             Change::EndpointRemoved(id) => assert!(state.endpoint(id).is_none() && !undone),
+            Change::EndpointChanged(endpoint) => {
+                assert_eq!(state.endpoint(&endpoint.id) == Some(endpoint), !undone);
+            }
             Change::Repaired => unreachable!("no request repairs"),
         }
         world.assert_agrees(&request);

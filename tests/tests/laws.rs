@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use mydocker_core::{
-    Address, AttachSpec, Change, ContainerName, EndpointId, ErrorKind, Executor, Facts, Family,
-    Footprint, Link, LinkName, LinkSysctl, Master, NetworkName, NetworkSpec, Ns, Object, OnFailure,
-    Op, Outcome, Plan, PortSpec, Protocol, Rejection, Request, Setting, Snapshot, State,
-    StaticRoute, Transaction, Up, drive,
+    Address, AttachSpec, Change, ContainerName, Damage, EndpointId, Entry, ErrorKind, Executor,
+    Facts, Family, Footprint, Instance, Link, LinkName, LinkSysctl, Master, NetworkName,
+    NetworkSpec, Ns, Object, OnFailure, Op, Outcome, Plan, PortBinding, PortSpec, Protocol,
+    Rejection, Request, Setting, Snapshot, State, StaticRoute, Transaction, Up, drive,
 };
 use mydocker_exec_dryrun::{Fault, Faulty};
-use mydocker_tests::{World, attach, create, detach, netns, remove, word};
+use mydocker_tests::{World, attach, create, detach, netns, publish, remove, unpublish, word};
 use proptest::prelude::*;
 
 /// Small, so that requests meet: the same names, overlapping subnets, the same few ports.
@@ -120,6 +120,18 @@ fn request() -> impl Strategy<Value = Request> {
         2 => (network(), container())
             .prop_map(|(network, container)| Request::Detach(EndpointId { network, container })),
         1 => network().prop_map(Request::RemoveNetwork),
+        3 => (network(), container(), prop::collection::vec(port(), 0..3)).prop_map(
+            |(network, container, ports)| Request::Publish {
+                id: EndpointId { network, container },
+                ports,
+            }
+        ),
+        2 => (network(), container(), prop::collection::vec(port(), 0..3)).prop_map(
+            |(network, container, ports)| Request::Unpublish {
+                id: EndpointId { network, container },
+                ports,
+            }
+        ),
     ]
 }
 
@@ -158,7 +170,7 @@ impl Model {
                     .contains(&spec.container)
                     .then(|| Rejection::EndpointExists(spec.id())),
             },
-            Request::Detach(id) => {
+            Request::Detach(id) | Request::Publish { id, .. } | Request::Unpublish { id, .. } => {
                 let there = self
                     .0
                     .get(&id.network)
@@ -188,6 +200,7 @@ impl Model {
                     .or_default()
                     .remove(&id.container);
             }
+            Request::Publish { .. } | Request::Unpublish { .. } => {}
         }
     }
 
@@ -568,31 +581,131 @@ fn a_port_that_is_not_named_is_a_free_one() {
 
 #[test]
 fn free_ports_come_to_an_end() {
-    let network = Request::CreateNetwork(create("n", &["10.0.0.0/24"]));
+    let mut state = State::new(Instance::DEFAULT);
+    let facts = Facts::default();
+    let mut commit = |request: Request| -> Result<(), Rejection> {
+        let plan = state.plan(&facts, &request)?;
+        state.absorb(&Entry::Begin(plan)).unwrap();
+        state.absorb(&Entry::End(Outcome::Committed)).unwrap();
+        Ok(())
+    };
+    let all = PortSpec::EPHEMERAL.len();
     let most = AttachSpec {
-        ports: PortSpec::parse_list("1-16383").unwrap(),
+        ports: PortSpec::parse_list(&format!("1-{}", all - 1)).unwrap(),
         ..attach("n", "most", &[])
     };
-    let mut world = World::default().after(&[
-        network,
+    for request in [
+        Request::CreateNetwork(create("n", &["10.0.0.0/24"])),
         Request::Attach(most),
         Request::Attach(attach("n", "last", &["80"])),
-    ]);
-    ports_are_sound(world.state());
-    let spec: PortSpec = word("80");
-    let refused = world.plan(&Request::Attach(attach("n", "none", &["80"])));
-    assert_eq!(refused, Err(Rejection::PortsExhausted(spec)));
-    let text = refused.unwrap_err().to_string();
-    assert!(
-        text.contains("49152 to 65535 is taken") && text.contains("8080:80"),
-        "{text}"
-    );
+    ] {
+        assert_eq!(commit(request), Ok(()));
+    }
+    let refused = commit(Request::Attach(attach("n", "none", &["80"]))).unwrap_err();
+    assert_eq!(refused, Rejection::PortsExhausted(word("80")));
+    let text = refused.to_string();
+    assert!(text.contains("49152 to 65535 is taken"), "{text}");
+    assert!(text.contains("such as 8080:80"), "{text}");
     // Another protocol has ports of its own.
-    assert!(
-        world
-            .plan(&Request::Attach(attach("n", "none", &["80/udp"])))
-            .is_ok()
-    );
+    let udp = Request::Attach(attach("n", "udp", &["80/udp"]));
+    assert_eq!(commit(udp), Ok(()));
+    let tcp = |b: &&PortBinding| b.protocol == Protocol::Tcp;
+    let bindings = state.endpoints().flat_map(|e| &e.ports);
+    let numbers: BTreeSet<u16> = bindings.filter(tcp).map(|b| b.host_port).collect();
+    assert_eq!(numbers, PortSpec::EPHEMERAL.collect());
+}
+
+/// Ports come and go one by one, and the rest of the endpoint is not touched.
+#[test]
+fn changing_ports_touches_nothing_else() {
+    let many: Vec<String> = (9000..9200).map(|port| format!("{port}:{port}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let mut world = World::default().after(&[
+        Request::CreateNetwork(create("n", &["10.0.0.0/24"])),
+        Request::Attach(attach("n", "web", &many)),
+        Request::Attach(attach("n", "db", &[])),
+    ]);
+    let mut names = |request: Request| -> Vec<&'static str> {
+        let plan = world.plan(&request).unwrap();
+        let names = plan.ops.iter().map(Op::name).collect();
+        assert_eq!(world.carry_out(plan), Outcome::Committed);
+        names
+    };
+    assert_eq!(names(publish("n", "web", &["80:80"])), ["AddDnat"]);
+    assert_eq!(names(unpublish("n", "web", &["80:80"])), ["DeleteDnat"]);
+    let first = ["AddDnat", "SetHairpin"];
+    assert_eq!(names(publish("n", "db", &["80:80"])), first);
+    assert_eq!(names(publish("n", "db", &["81:80"])), ["AddDnat"]);
+    let last = ["UnsetHairpin", "DeleteDnat", "DeleteDnat"];
+    assert_eq!(names(unpublish("n", "db", &["80"])), last);
+}
+
+/// A journal whose endpoint changes into what can't be is damaged, and is not followed.
+#[test]
+fn an_impossible_change_is_damage() {
+    let world = World::default().after(&[
+        Request::CreateNetwork(create("n", &["10.0.0.0/24"])),
+        Request::Attach(attach("n", "web", &["80:80", "81:81"])),
+        Request::Attach(attach("n", "db", &["82:82"])),
+    ]);
+    let before = world.state();
+    let endpoint = |name: &str| before.endpoints().find(|e| e.id.container == word(name));
+    let (web, db) = (endpoint("web").unwrap(), endpoint("db").unwrap());
+    let mut taken = web.clone();
+    taken.ports.extend(db.ports.clone());
+    let mut twice = web.clone();
+    twice.ports.insert(0, web.ports[1].clone());
+    let mut moved = web.clone();
+    moved.ifname = word("eth7");
+    let mut stranger = web.clone();
+    stranger.id.container = word("nobody");
+    for (changed, damage) in [
+        (
+            &taken,
+            Damage::PortTwice(web.id.clone(), db.ports[0].clone()),
+        ),
+        (
+            &twice,
+            Damage::PortTwice(web.id.clone(), web.ports[1].clone()),
+        ),
+        (&moved, Damage::EndpointOther(web.id.clone())),
+        (&stranger, Damage::EndpointUnknown(stranger.id.clone())),
+    ] {
+        let mut state = before.clone();
+        let plan = Plan {
+            change: Change::EndpointChanged(changed.clone()),
+            on_failure: OnFailure::Undo,
+            ops: Vec::new(),
+        };
+        state.absorb(&Entry::Begin(plan)).unwrap();
+        let pending = state.clone();
+        let absorbed = state.absorb(&Entry::End(Outcome::Committed));
+        assert_eq!(absorbed, Err(damage));
+        assert_eq!(state, pending, "as it was");
+    }
+}
+
+/// What an undo left over is not wanted again before it is swept: the sweep would take it away.
+#[test]
+fn a_left_over_hairpin_is_not_taken_for_a_new_one() {
+    let mut world = World::default().after(&[
+        Request::CreateNetwork(create("n", &["10.0.0.0/24"])),
+        Request::Attach(attach("n", "web", &["80:80"])),
+    ]);
+    let plan = world.plan(&unpublish("n", "web", &["80"])).unwrap();
+    assert_eq!(plan.ops[0].name(), "UnsetHairpin");
+    let fault = Fault::Refused(ErrorKind::Busy);
+    let mut faulty = Faulty::new(world.kernel).with_fault(0, fault);
+    let mut transaction = Transaction::begin(plan);
+    let outcome = drive(&mut transaction, &mut faulty, &mut world.journal).unwrap();
+    assert!(matches!(outcome, Outcome::Stranded { .. }), "{outcome:?}");
+    world.kernel = faulty.into_inner();
+    let again = publish("n", "web", &["80:80"]);
+    assert!(matches!(world.plan(&again), Err(Rejection::LeftOver(_))));
+    let sweep = world.state().sweep().unwrap();
+    assert_eq!(world.carry_out(sweep), Outcome::Committed);
+    assert_eq!(world.run(&again), Ok(Outcome::Committed));
+    world.assert_agrees(&again);
 }
 
 /// Requests for what is so already.

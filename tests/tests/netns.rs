@@ -5,9 +5,12 @@
     reason = "what helps a test is a test"
 )]
 
-use std::net::{IpAddr, SocketAddr};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use mydocker_exec_netlink::netns::run_in;
 use mydocker_tests::{Call, Host};
 
 fn ip(text: &str) -> IpAddr {
@@ -234,6 +237,82 @@ fn disconnecting_takes_the_published_port_away() {
         scene.call(&scene.lan, target, &scene.web, WEB),
         ip("192.0.2.9")
     );
+    scene.leaves_nothing();
+}
+
+/// Ports of a running endpoint come and go; who is connected by another one notices nothing.
+#[test]
+fn ports_come_and_go_while_a_connection_lasts() {
+    let Some(scene) = Scene::new() else { return };
+    let Scene { host, web, lan, .. } = &scene;
+    let listener = run_in(web, || TcpListener::bind(("0.0.0.0", WEB)))
+        .unwrap()
+        .unwrap();
+    let published = to("192.0.2.1", PUBLISHED);
+    let mut client = run_in(lan, || TcpStream::connect(published))
+        .unwrap()
+        .unwrap();
+    let (mut served, _) = listener.accept().unwrap();
+    let mut lasts = || {
+        served.write_all(b"still here").unwrap();
+        let patience = Some(Duration::from_secs(5));
+        client.set_read_timeout(patience).unwrap();
+        let mut heard = [0; 10];
+        client.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"still here");
+    };
+    lasts();
+    let (ruleset, before) = (host.sh("nft list ruleset"), host.snapshot());
+    let shown = host.ok("network port ls testbridge web");
+
+    let dry = host.ok("network port add --dry-run testbridge web 8081:81");
+    assert!(dry.contains("AddDnat") && !dry.contains("Veth"), "{dry}");
+    assert_eq!(host.sh("nft list ruleset"), ruleset);
+    host.ok("network port add testbridge web 8081-8082:81-82 8081:81/udp");
+    scene.call(lan, to("192.0.2.1", 8081), web, 81);
+    lasts();
+    let call = |port, inner| Call {
+        from: lan,
+        to: to("192.0.2.1", port),
+        server: web,
+        port: inner,
+    };
+    assert!(call(8082, 82).tcp().is_ok());
+    let said = host.fails(1, "network port add testbridge db 8082:5432");
+    assert!(said.contains("held by container `web`"), "{said}");
+    host.ok("network port rm testbridge web 8081:81 8081:81/udp 82");
+    for (port, inner) in [(8081, 81), (8082, 82)] {
+        assert!(call(port, inner).tcp().is_err(), "{port}");
+    }
+    assert!(call(8081, 81).udp().is_err());
+    lasts();
+    assert_eq!(host.ok("network port ls testbridge web"), shown);
+    host.assert_as(&before);
+
+    // The first port of an endpoint, of which the host chooses the number: also from inside.
+    let json = host.ok("network port add --format json testbridge db 90");
+    let ports: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let chosen = u16::try_from(ports[0]["host_port"].as_u64().unwrap()).unwrap();
+    assert!(
+        host.ok("network inspect testbridge")
+            .contains(&chosen.to_string())
+    );
+    let call = |from| Call {
+        from,
+        to: to("192.0.2.1", chosen),
+        server: &scene.db,
+        port: 90,
+    };
+    assert_eq!(call(lan).tcp().unwrap(), ip("192.0.2.9"));
+    assert_eq!(call(&scene.db).tcp().unwrap(), ip("10.0.0.1"));
+    let taken = host.ok("network port rm testbridge db 90");
+    assert_eq!(taken.lines().count(), 1, "a header and no port: {taken}");
+    host.assert_as(&before);
+    let said = host.fails(1, "network port rm testbridge db 90");
+    assert!(said.contains("is not published"), "{said}");
+    let said = host.fails(1, "network port ls testbridge nobody");
+    assert!(said.contains("is not on network"), "{said}");
+    drop((client, served));
     scene.leaves_nothing();
 }
 

@@ -2,6 +2,7 @@
 
 mod container;
 mod network;
+mod port;
 
 use std::process::ExitCode;
 

@@ -22,6 +22,7 @@ pub(super) fn run(app: &App, command: NetworkCommand) -> Result<(), Failure> {
         NetworkCommand::Remove(remove) => self::remove(app, remove),
         NetworkCommand::Connect(connect) => self::connect(app, *connect),
         NetworkCommand::Disconnect(disconnect) => self::disconnect(app, disconnect),
+        NetworkCommand::Port(port) => super::port::run(app, port),
         NetworkCommand::Repair(repair) => self::repair(app, &repair),
     }
 }

@@ -205,6 +205,22 @@ fn a_dead_container_leaves() {
     let error = host.apply(&attach("db", &[])).unwrap_err();
     assert!(matches!(error, EngineError::NoNamespace(_)), "{error}");
     assert_eq!(error.exit_code(), 1);
+    // Nothing leads to it any more, but what leads there can go.
+    let id = EndpointId {
+        network: network("net"),
+        container: "web".parse().unwrap(),
+    };
+    let ports = |ports: &str| PortSpec::parse_list(ports).unwrap();
+    let (ports, more) = (ports("8080:80"), ports("8081:80"));
+    let error = host.apply(&Request::Publish {
+        id: id.clone(),
+        ports: more,
+    });
+    assert!(
+        matches!(error, Err(EngineError::NoNamespace(_))),
+        "{error:?}"
+    );
+    host.apply(&Request::Unpublish { id, ports }).unwrap();
     host.apply(&detach("web")).unwrap();
     host.agrees();
 }

@@ -286,7 +286,10 @@ fn changing(state: &State) -> Option<NetworkName> {
     match &state.pending()?.change {
         Change::NetworkAdded(network) => Some(network.name.clone()),
         Change::NetworkRemoved(name) => Some(name.clone()),
-        Change::EndpointAdded(_) | Change::EndpointRemoved(_) | Change::Repaired => None,
+        Change::EndpointAdded(_)
+        | Change::EndpointRemoved(_)
+        | Change::EndpointChanged(_)
+        | Change::Repaired => None,
     }
 }
 

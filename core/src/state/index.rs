@@ -227,6 +227,37 @@ impl State {
         Ok(())
     }
 
+    /// Replaces the ports of an endpoint by those of `changed`, which is the same otherwise. A
+    /// contradiction leaves the state as it was.
+    pub(super) fn change_ports(&mut self, changed: &Endpoint) -> Result<(), Damage> {
+        let id = &changed.id;
+        let Some(endpoint) = self.endpoints.get_mut(id) else {
+            return Err(Damage::EndpointUnknown(id.clone()));
+        };
+        let ports = core::mem::replace(&mut endpoint.ports, changed.ports.clone());
+        if endpoint != changed {
+            endpoint.ports = ports;
+            return Err(Damage::EndpointOther(id.clone()));
+        }
+        for binding in &ports {
+            self.ports.remove(binding);
+        }
+        for (done, binding) in changed.ports.iter().enumerate() {
+            if self.ports.insert(binding, Some(id.clone())) {
+                continue;
+            }
+            for binding in &changed.ports[..done] {
+                self.ports.remove(binding);
+            }
+            for binding in &ports {
+                self.ports.insert(binding, Some(id.clone()));
+            }
+            endpoint.ports = ports;
+            return Err(Damage::PortTwice(id.clone(), binding.clone()));
+        }
+        Ok(())
+    }
+
     /// Keeps the addresses and ports of debris from being given to anybody.
     pub(super) fn hold_debris(&mut self) {
         for object in &self.debris {

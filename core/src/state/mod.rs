@@ -182,7 +182,10 @@ impl State {
             Request::Attach(spec) => {
                 self.networks.contains_key(&spec.network) && !self.is_up(&spec.network)
             }
-            Request::RemoveNetwork(_) | Request::Detach(_) => false,
+            Request::RemoveNetwork(_)
+            | Request::Detach(_)
+            | Request::Publish { .. }
+            | Request::Unpublish { .. } => false,
         }
     }
 
@@ -199,17 +202,23 @@ impl State {
             Request::RemoveNetwork(name) => self.plan_remove(name),
             Request::Attach(spec) => self.plan_attach(facts, spec),
             Request::Detach(id) => self.plan_detach(facts, id),
+            Request::Publish { id, ports } => self.plan_publish(id, ports),
+            Request::Unpublish { id, ports } => self.plan_unpublish(id, ports),
         }?;
         self.check_debris(&plan)?;
         Ok(plan)
     }
 
     /// The names and keys of debris stay taken, as its addresses and ports do: whoever took one
-    /// that was free after all would lose it to the next sweep, which goes by name.
+    /// that was free after all would lose it to the next sweep, which goes by name. So would
+    /// whoever wants the very same thing again.
     fn check_debris(&self, plan: &Plan) -> Result<(), Rejection> {
         for op in &plan.ops {
             if let Op::Add(object) = op
-                && self.debris.iter().any(|held| held.excludes(object))
+                && self
+                    .debris
+                    .iter()
+                    .any(|held| held == object || held.excludes(object))
             {
                 return Err(Rejection::LeftOver(format!("{}", op.target())));
             }
@@ -351,6 +360,7 @@ impl State {
             Change::NetworkRemoved(name) => self.remove_network(name),
             Change::EndpointAdded(endpoint) => self.insert_endpoint(endpoint.clone()),
             Change::EndpointRemoved(id) => self.remove_endpoint(id),
+            Change::EndpointChanged(endpoint) => self.change_ports(endpoint),
             Change::Repaired => {
                 self.debris.clear();
                 self.reindex()

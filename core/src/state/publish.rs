@@ -8,12 +8,88 @@ use ipnet::IpNet;
 
 use super::create::at_most;
 use super::index::PortIndex;
-use crate::{EndpointId, Family, Network, PortBinding, PortSpec, Rejection, State};
+use crate::{
+    Change, Endpoint, EndpointId, Family, Network, OnFailure, Plan, PortBinding, PortSpec,
+    Protocol, Rejection, State, diff,
+};
 
 /// Published ports of one endpoint: every port of every protocol, twice over.
 const PORTS_MAX: usize = 1 << 18;
 
 impl State {
+    pub(super) fn plan_publish(
+        &self,
+        id: &EndpointId,
+        ports: &[PortSpec],
+    ) -> Result<Plan, Rejection> {
+        let (endpoint, network) = self.publisher(id, ports)?;
+        let count = endpoint.ports.len() + ports.len();
+        at_most("published ports", count, PORTS_MAX)?;
+        let mut changed = endpoint.clone();
+        let more = self.bindings(network, id, ports, &endpoint.addresses)?;
+        changed.ports.extend(more);
+        Ok(self.change(endpoint, changed, network, OnFailure::Undo))
+    }
+
+    pub(super) fn plan_unpublish(
+        &self,
+        id: &EndpointId,
+        ports: &[PortSpec],
+    ) -> Result<Plan, Rejection> {
+        let (endpoint, network) = self.publisher(id, ports)?;
+        at_most("published ports", ports.len(), PORTS_MAX)?;
+        // By what every spec names, or a long range of a long range would take forever.
+        let mut leading_to: BTreeMap<(Protocol, u16), Vec<&PortBinding>> = BTreeMap::new();
+        for binding in &endpoint.ports {
+            let key = (binding.protocol, binding.container_port);
+            leading_to.entry(key).or_default().push(binding);
+        }
+        let mut going: BTreeSet<&PortBinding> = BTreeSet::new();
+        for port in ports {
+            let all = leading_to.get(&(port.protocol, port.container_port));
+            let all = all.into_iter().flatten().copied();
+            let mut meant = all.filter(|binding| port.matches(binding)).peekable();
+            if meant.peek().is_none() {
+                let (port, id) = (port.clone(), id.clone());
+                return Err(Rejection::PortUnknown { port, id });
+            }
+            going.extend(meant);
+        }
+        let mut changed = endpoint.clone();
+        changed.ports.retain(|binding| !going.contains(binding));
+        Ok(self.change(endpoint, changed, network, OnFailure::Continue))
+    }
+
+    /// The endpoint whose ports are to change, and its network.
+    fn publisher(
+        &self,
+        id: &EndpointId,
+        ports: &[PortSpec],
+    ) -> Result<(&Endpoint, &Network), Rejection> {
+        let endpoint = self.endpoints.get(id).zip(self.network(&id.network));
+        let found = endpoint.ok_or_else(|| Rejection::EndpointUnknown(id.clone()))?;
+        if ports.is_empty() {
+            return Err(Rejection::NoPorts(id.clone()));
+        }
+        Ok(found)
+    }
+
+    /// Nothing but what differs: the rest of the endpoint and its connections go on.
+    fn change(
+        &self,
+        endpoint: &Endpoint,
+        changed: Endpoint,
+        network: &Network,
+        on_failure: OnFailure,
+    ) -> Plan {
+        let [before, after] = [endpoint, &changed].map(|e| e.objects(self.instance, network));
+        Plan {
+            change: Change::EndpointChanged(changed),
+            on_failure,
+            ops: diff(&before, &after),
+        }
+    }
+
     /// Resolves what is to be published to one binding per family, none of which anybody has.
     pub(super) fn bindings(
         &self,
