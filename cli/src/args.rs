@@ -166,7 +166,8 @@ pub(crate) struct Create {
     #[arg(long, value_name = "K=V", value_parser = label)]
     pub(crate) label: Vec<(String, String)>,
     /// An option: icc=false (containers don't reach each other), isolate=false (networks that
-    /// have it see each other), bridge=NAME, gateway=false
+    /// have it see each other), spoof=allow (containers may send as somebody else), bridge=NAME,
+    /// gateway=false
     #[arg(long, short, value_name = "K=V", value_parser = label)]
     pub(crate) opt: Vec<(String, String)>,
     #[command(flatten)]

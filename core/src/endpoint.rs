@@ -1,17 +1,18 @@
 //! Endpoint: joins one container to one network.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::fmt;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::network::ipv6_settings;
 use crate::{
-    Address, ContainerName, Dnat, Family, Footprint, Hairpin, Instance, Isolated, Link, LinkName,
-    LinkSysctl, Mac, Master, Move, Netns, Network, NetworkName, Object, PortBinding, Route, Up,
-    Veth, request::Setting,
+    Address, ContainerName, Dnat, Family, Footprint, Guard, Hairpin, Instance, Isolated, Link,
+    LinkName, LinkSysctl, Mac, Master, Move, Netns, Network, NetworkName, Object, PortBinding,
+    Route, Up, Veth, request::Setting,
 };
 
 /// Which endpoint: a container joins a network once.
@@ -136,6 +137,9 @@ impl Endpoint {
                 value: *value,
             })
         }));
+        if !network.spoof {
+            objects.insert(self.guard(instance));
+        }
         for address in &self.addresses {
             let (link, address) = (link.clone(), *address);
             objects.insert(Object::Address(Address { link, address }));
@@ -146,6 +150,21 @@ impl Endpoint {
                 .filter_map(|binding| self.dnat(instance, binding)),
         );
         objects
+    }
+
+    /// What it may claim to be: its addresses, and with IPv6 the link-local one.
+    fn guard(&self, instance: Instance) -> Object {
+        let mut addresses: BTreeSet<IpAddr> = self.addresses.iter().map(IpNet::addr).collect();
+        if addresses.iter().any(IpAddr::is_ipv6) {
+            addresses.insert(self.mac.link_local().into());
+        }
+        let (port, mac) = (self.host_link, self.mac);
+        Object::Guard(Guard {
+            instance,
+            port,
+            mac,
+            addresses,
+        })
     }
 
     /// The map element that publishes a port; a binding always has an address of its family.

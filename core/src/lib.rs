@@ -41,7 +41,7 @@ pub use mac::{Mac, MacError};
 pub use name::{ContainerName, LinkName, NameError, Netns, NetworkName, Reason, check_name};
 pub use network::{Driver, DriverError, Network};
 pub use object::{
-    Address, Base, Bridge, Dnat, Family, Footprint, Forwarding, Hairpin, Isolated, Link,
+    Address, Base, Bridge, Dnat, Family, Footprint, Forwarding, Guard, Hairpin, Isolated, Link,
     LinkSysctl, Masquerade, Master, Move, Ns, Object, Route, Up, Veth, Zone,
 };
 pub use op::{ErrorKind, Op, OpError, OpResult};
@@ -49,7 +49,10 @@ pub use plan::{Change, OnFailure, Plan, diff, standing_on};
 pub use pool::{Pool, PoolError};
 pub use rejection::{Holder, Rejection};
 pub use request::{AttachSpec, NetworkSpec, Request, Setting, StaticRoute};
-pub use ruleset::{Chain, Expression, Field, Hook, Kind, Rule, Ruleset, Set, SetType, Verdict};
+pub use ruleset::{
+    Chain, EtherType, Expression, Field, Hook, Icmpv6, Kind, Rule, Ruleset, Set, SetType, Table,
+    TableFamily, Verdict,
+};
 pub use snapshot::{Damage, NetworkRecord, Snapshot};
 pub use state::State;
 pub use subnet::{Subnet, SubnetError};

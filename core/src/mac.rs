@@ -2,7 +2,7 @@
 
 use alloc::string::{String, ToString};
 use core::fmt;
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv6Addr};
 use core::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,15 @@ impl Mac {
     pub(crate) fn of_hash(hash: u64) -> Self {
         let [a, b, c, d, e, ..] = hash.to_be_bytes();
         Self([0x0a, a, b, c, d, e])
+    }
+
+    /// The address that an interface with this MAC gives itself (RFC 4291, appendix A), which is
+    /// how the kernel does it unless told otherwise (`addrgenmode eui64`).
+    #[must_use]
+    pub fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        let id = [a ^ 0x02, b, c, 0xff, 0xfe, d, e, f];
+        Ipv6Addr::from(0xfe80 << 112 | u128::from(u64::from_be_bytes(id)))
     }
 
     /// The six octets, as `IFLA_ADDRESS` has them.
@@ -115,6 +124,12 @@ mod tests {
             v6("fd00::1:0:0:2"),
             "one suffix, two addresses"
         );
+    }
+
+    #[test]
+    fn a_link_local_address_is_as_the_kernel_makes_it() {
+        let mac: Mac = "02:6d:0a:58:00:02".parse().unwrap();
+        assert_eq!(mac.link_local().to_string(), "fe80::6d:aff:fe58:2");
     }
 
     #[test]

@@ -67,6 +67,9 @@ pub struct Network {
     pub icc: bool,
     /// It sees no other network, and none sees it.
     pub isolate: bool,
+    /// Its containers may send under MAC and IP addresses that are not theirs.
+    #[serde(default)]
+    pub spoof: bool,
     /// Routes that every container of it gets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<StaticRoute>,

@@ -72,7 +72,7 @@ impl Link {
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Object {
-    /// The nf_tables table of the instance: sets, chains and static rules.
+    /// The nf_tables tables of the instance: sets, chains and static rules.
     Ruleset(Instance),
     /// A bridge known to the ruleset, and who may talk through it.
     Zone(Zone),
@@ -80,6 +80,8 @@ pub enum Object {
     Masquerade(Masquerade),
     /// A published port.
     Dnat(Dnat),
+    /// What a port of a bridge may claim to be.
+    Guard(Guard),
     /// A bridge.
     Bridge(Bridge),
     /// A cable, both ends in the host.
@@ -143,6 +145,20 @@ pub struct Dnat {
     pub port: u16,
     /// The container's address and port.
     pub to: SocketAddr,
+}
+
+/// The MAC address and the IP addresses that a container may send from and claim by ARP and
+/// neighbour discovery: elements of hash sets. Whatever else comes in at the port is dropped.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+pub struct Guard {
+    /// Whose table.
+    pub instance: Instance,
+    /// The port of the bridge, the host's end of the cable.
+    pub port: LinkName,
+    /// The container's MAC address.
+    pub mac: Mac,
+    /// The container's addresses, the IPv6 link-local one among them.
+    pub addresses: BTreeSet<IpAddr>,
 }
 
 /// A bridge of the host, marked with the instance's link group.
@@ -265,7 +281,7 @@ pub enum Base {
     Link(Link),
     /// A host's interface as a port of a bridge: what is set on a port goes when it leaves.
     Port(LinkName),
-    /// The table of an instance.
+    /// The tables of an instance.
     Ruleset(Instance),
 }
 
@@ -308,6 +324,7 @@ impl Object {
             Self::Zone(_)
             | Self::Masquerade(_)
             | Self::Dnat(_)
+            | Self::Guard(_)
             | Self::Hairpin(_)
             | Self::Isolated(_)
             | Self::LinkSysctl(_)
@@ -329,6 +346,7 @@ impl Object {
             Self::Zone(zone) => (Some(Base::Ruleset(zone.instance)), None),
             Self::Masquerade(masquerade) => (Some(Base::Ruleset(masquerade.instance)), None),
             Self::Dnat(dnat) => (Some(Base::Ruleset(dnat.instance)), None),
+            Self::Guard(guard) => (Some(Base::Ruleset(guard.instance)), None),
             Self::Move(moved) => (host(moved.host), host(moved.peer())),
             Self::Master(master) => (host(master.link), host(master.bridge)),
             Self::Hairpin(Hairpin { link }) | Self::Isolated(Isolated { link }) => {
@@ -350,6 +368,7 @@ impl Object {
             (Self::Zone(a), Self::Zone(b)) => (a.instance, a.bridge) == (b.instance, b.bridge),
             (Self::Masquerade(a), Self::Masquerade(b)) => a == b,
             (Self::Dnat(a), Self::Dnat(b)) => place(a) == place(b),
+            (Self::Guard(a), Self::Guard(b)) => (a.instance, a.port) == (b.instance, b.port),
             _ => self
                 .gives()
                 .any(|base| other.gives().any(|other| other == base)),
@@ -367,6 +386,7 @@ impl Object {
             | Self::Zone(_)
             | Self::Masquerade(_)
             | Self::Dnat(_)
+            | Self::Guard(_)
             | Self::Bridge(_)
             | Self::Veth(_)
             | Self::Move(_)
@@ -392,6 +412,7 @@ impl Object {
             | Self::Zone(_)
             | Self::Masquerade(_)
             | Self::Dnat(_)
+            | Self::Guard(_)
             | Self::Bridge(_)
             | Self::Veth(_)
             | Self::Master(_)

@@ -7,7 +7,9 @@ use core::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Dnat, Family, Instance, Link, Masquerade, Netns, Ns, Object, Route, Ruleset, Zone};
+use crate::{
+    Dnat, Family, Guard, Instance, Link, Masquerade, Netns, Ns, Object, Route, Ruleset, Zone,
+};
 
 /// Puts an object into the kernel or takes it out: the kernel's own grammar (NEWLINK, DELLINK).
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
@@ -78,6 +80,7 @@ impl Op {
             Object::Zone(_) => ("AddZone", "DeleteZone"),
             Object::Masquerade(_) => ("AddMasquerade", "DeleteMasquerade"),
             Object::Dnat(_) => ("AddDnat", "DeleteDnat"),
+            Object::Guard(_) => ("AddGuard", "DeleteGuard"),
             Object::Bridge(_) => ("CreateBridge", "DeleteBridge"),
             Object::Veth(_) => ("AddVeth", "DeleteVeth"),
             Object::Move(_) => ("MoveToNs", "MoveToHost"),
@@ -108,10 +111,11 @@ struct Target<'a>(&'a Object);
 impl fmt::Display for Target<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Object::Ruleset(instance) => write!(f, "inet {}", instance.table()),
+            Object::Ruleset(instance) => f.write_str(&instance.table()),
             Object::Zone(Zone { bridge, .. }) => write!(f, "{bridge}"),
             Object::Masquerade(Masquerade { subnet, .. }) => write!(f, "{subnet}"),
             Object::Dnat(dnat) => write!(f, "{}", Key(dnat)),
+            Object::Guard(guard) => write!(f, "{}", guard.port),
             Object::Bridge(bridge) => write!(f, "{}", bridge.name),
             Object::Veth(veth) => write!(f, "{}", veth.name),
             Object::Move(moved) => write!(f, "{}", moved.to),
@@ -169,6 +173,7 @@ fn fmt_add(object: &Object, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(f, "nft add element inet {} ", DnatMap(dnat))?;
             write!(f, "'{{ {} : {} . {} }}'", NftKey(dnat), to.ip(), to.port())
         }
+        Object::Guard(guard) => fmt_guard("add", guard, f),
         // `ip` takes no group for a device that is yet to be made, as netlink does.
         Object::Bridge(bridge) => {
             let (name, mac, mtu) = (bridge.name, bridge.mac, bridge.mtu_bytes);
@@ -243,7 +248,13 @@ fn fmt_add(object: &Object, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 
 fn fmt_del(object: &Object, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match object {
-        Object::Ruleset(instance) => write!(f, "nft delete table inet {}", instance.table()),
+        Object::Ruleset(instance) => {
+            let table = instance.table();
+            write!(
+                f,
+                "nft 'delete table inet {table}; delete table bridge {table}'"
+            )
+        }
         Object::Zone(zone) => fmt_zone("delete", zone, f),
         Object::Masquerade(masquerade) => fmt_masquerade("delete", masquerade, f),
         Object::Dnat(dnat) => {
@@ -254,6 +265,7 @@ fn fmt_del(object: &Object, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 NftKey(dnat)
             )
         }
+        Object::Guard(guard) => fmt_guard("delete", guard, f),
         Object::Bridge(bridge) => write!(f, "ip link del dev {}", bridge.name),
         Object::Veth(veth) => write!(f, "ip link del dev {}", veth.name),
         Object::Move(moved) => {
@@ -297,6 +309,37 @@ fn fmt_zone(verb: &str, zone: &Zone, f: &mut fmt::Formatter<'_>) -> fmt::Result 
     for (set, member) in [("internal", zone.internal), ("open", zone.open)] {
         if member {
             write!(f, "; {verb} element inet {table} {set} {{ \"{bridge}\" }}")?;
+        }
+    }
+    f.write_str("'")
+}
+
+fn fmt_guard(verb: &str, guard: &Guard, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let (table, port, mac) = (guard.instance.table(), guard.port, guard.mac);
+    write!(
+        f,
+        "nft '{verb} element bridge {table} ports {{ \"{port}\" }}; "
+    )?;
+    write!(
+        f,
+        "{verb} element bridge {table} macs {{ \"{port}\" . {mac} }}"
+    )?;
+    for address in &guard.addresses {
+        let set = match address {
+            IpAddr::V4(_) => "addresses4",
+            IpAddr::V6(_) => "addresses6",
+        };
+        write!(
+            f,
+            "; {verb} element bridge {table} {set} {{ \"{port}\" . {mac} . {address} }}"
+        )?;
+        if let IpAddr::V6(v6) = address {
+            // A number to nft, which has no name for the field that is looked up.
+            let number = u128::from(*v6);
+            write!(
+                f,
+                "; {verb} element bridge {table} targets6 {{ \"{port}\" . {number:#x} }}"
+            )?;
         }
     }
     f.write_str("'")

@@ -81,6 +81,10 @@ pub struct NetworkSpec {
     /// It sees no other network, and none sees it.
     #[serde(default = "yes")]
     pub isolate: bool,
+    /// Its containers may send under MAC and IP addresses that are not theirs, as one that routes
+    /// for others or moves an address between containers must.
+    #[serde(default)]
+    pub spoof: bool,
     /// The bridge's name, if it is to have one of its own.
     #[serde(default)]
     pub bridge: Option<LinkName>,
@@ -109,6 +113,7 @@ impl NetworkSpec {
             internal: false,
             icc: true,
             isolate: true,
+            spoof: false,
             bridge: None,
             routes: Vec::new(),
             labels: BTreeMap::new(),

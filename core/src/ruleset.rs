@@ -14,15 +14,34 @@ use core::fmt;
 use crate::instance::fnv1a;
 use crate::{Family, Instance};
 
-/// The `inet` table of one instance.
+/// The tables of one instance, made and removed together: `inet` for what is routed, `bridge` for
+/// what a container may claim to be.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Ruleset {
-    /// The table's name.
-    pub table: String,
+    /// One of each family, under one name.
+    pub tables: [Table; 2],
+}
+
+/// An nf_tables table.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Table {
+    /// Its family.
+    pub family: TableFamily,
+    /// Its name.
+    pub name: String,
     /// Its sets and maps.
     pub sets: Vec<Set>,
     /// Its chains; one that another jumps to stands before it.
     pub chains: Vec<Chain>,
+}
+
+/// Which packets a table sees.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TableFamily {
+    /// `inet`: IPv4 and IPv6 at the IP layer.
+    Inet,
+    /// `bridge`: frames, at the ports of a bridge.
+    Bridge,
 }
 
 /// A named set, or a map when it has data.
@@ -51,6 +70,11 @@ pub enum SetType {
     InetService,
     /// `ifname`
     Ifname,
+    /// `ether_addr`
+    EtherAddr,
+    /// What [`Field::Advertised`] reads, for which nft has no name: a set with it is declared by
+    /// the fields that are looked up in it (`typeof`).
+    Advertised,
 }
 
 /// A chain, with its place in the packet's path if it is a base chain.
@@ -111,6 +135,37 @@ pub enum Field {
     L4Proto,
     /// The destination port.
     DestinationPort,
+    /// The MAC address that a frame comes from.
+    SourceMac,
+    /// The MAC address that an ARP packet is about.
+    ArpSourceMac,
+    /// The IPv4 address that an ARP packet is about.
+    ArpSource,
+    /// The IPv6 address that a neighbour advertisement is about (RFC 4861, 4.4), in bits 64 to 191
+    /// of the ICMPv6 message.
+    Advertised,
+}
+
+/// What a frame carries (`ETH_P_*`, linux/if_ether.h). One with a VLAN tag carries none of them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum EtherType {
+    /// `ip`
+    Ipv4,
+    /// `arp`
+    Arp,
+    /// `ip6`
+    Ipv6,
+}
+
+/// An ICMPv6 message (RFC 4861).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Icmpv6 {
+    /// `nd-router-advert`
+    RouterAdvertisement,
+    /// `nd-neighbor-advert`
+    NeighbourAdvertisement,
+    /// `nd-redirect`
+    Redirect,
 }
 
 /// One condition.
@@ -130,6 +185,17 @@ pub enum Expression {
     Established,
     /// The connection's destination was rewritten (`ct status dnat`).
     Dnatted,
+    /// The frame carries this. In a `bridge` table it stands before whatever reads the packet
+    /// inside, or nft would put a condition of its own there.
+    Carries(EtherType),
+    /// The packet is this ICMPv6 message.
+    Icmpv6Type(Icmpv6),
+    /// The packet is an ICMPv6 message.
+    IsIcmpv6,
+    /// The field, an IPv4 address, is 0.0.0.0.
+    Unspecified4(Field),
+    /// The field, an IPv6 address, is ::.
+    Unspecified6(Field),
 }
 
 /// What a matching rule does.
@@ -150,21 +216,36 @@ pub enum Verdict {
     DnatByMap(Family, &'static [Field], &'static str),
 }
 
-use Expression::{Dnatted, Established, In, Loopback4, Loopback6, NotIn, ToThisHost};
-use Field::{Destination, DestinationPort, Iifname, L4Proto, Oifname, Source};
-use SetType::{Ifname, InetProto, InetService, Ipv4Addr, Ipv6Addr};
+use Expression::{
+    Carries, Dnatted, Established, Icmpv6Type, In, IsIcmpv6, Loopback4, Loopback6, NotIn,
+    ToThisHost, Unspecified4, Unspecified6,
+};
+use Field::{
+    Advertised, ArpSource, ArpSourceMac, Destination, DestinationPort, Iifname, L4Proto, Oifname,
+    Source, SourceMac,
+};
+use SetType::{EtherAddr, Ifname, InetProto, InetService, Ipv4Addr, Ipv6Addr};
 
 impl Ruleset {
-    /// The table of `instance`.
+    /// The tables of `instance`.
     #[must_use]
     pub fn of(instance: Instance) -> Self {
+        let table = |family, sets, chains| Table {
+            family,
+            name: instance.table(),
+            sets,
+            chains,
+        };
         Self {
-            table: instance.table(),
-            sets: sets(),
-            chains: chains(),
+            tables: [
+                table(TableFamily::Inet, sets(), chains()),
+                table(TableFamily::Bridge, guard_sets(), vec![guard()]),
+            ],
         }
     }
+}
 
+impl Table {
     /// The table's comment: whose it is, and a hash of everything static in it, so that a table
     /// of another version is told from ours.
     #[must_use]
@@ -223,6 +304,23 @@ fn sets() -> Vec<Set> {
     ]
 }
 
+/// What each guarded port of a bridge may claim to be: an element or two for every endpoint.
+fn guard_sets() -> Vec<Set> {
+    let set = |name, key| Set {
+        name,
+        key,
+        data: &[],
+        interval: false,
+    };
+    vec![
+        set("ports", &[Ifname]),
+        set("macs", &[Ifname, EtherAddr]),
+        set("addresses4", &[Ifname, EtherAddr, Ipv4Addr]),
+        set("addresses6", &[Ifname, EtherAddr, Ipv6Addr]),
+        set("targets6", &[Ifname, SetType::Advertised]),
+    ]
+}
+
 /// Priorities are numbers, for `nft` refuses the name `dstnat` on the output hook.
 /// Source: `enum nf_ip_hook_priorities`, linux/netfilter_ipv4.h.
 mod priority {
@@ -232,15 +330,54 @@ mod priority {
     pub(super) const SRCNAT: i32 = 100;
 }
 
+fn rule<const N: usize>(when: [Expression; N], then: Verdict) -> Rule {
+    Rule {
+        when: when.into(),
+        then,
+    }
+}
+
+/// What comes out of a container is dropped unless it speaks for that container: before the bridge
+/// learns a MAC address from it. Anything but IP and ARP is nobody's to check, so it goes, too.
+fn guard() -> Chain {
+    use EtherType::{Arp, Ipv4, Ipv6};
+    use Family::{V4, V6};
+    use Icmpv6::{NeighbourAdvertisement, Redirect, RouterAdvertisement};
+    use Verdict::{Accept, Drop, Return};
+    const FROM4: &[Field] = &[Iifname, SourceMac, Source(V4)];
+    const FROM6: &[Field] = &[Iifname, SourceMac, Source(V6)];
+    const ARP: &[Field] = &[Iifname, ArpSourceMac, ArpSource];
+    const ARP_MAC: &[Field] = &[Iifname, ArpSourceMac];
+    const TARGET: &[Field] = &[Iifname, Advertised];
+    let icmpv6 = |message| [Carries(Ipv6), Icmpv6Type(message)];
+    let [ipv6, advertisement] = icmpv6(NeighbourAdvertisement);
+    Chain {
+        name: "prerouting",
+        base: Some((Kind::Filter, Hook::Prerouting, priority::RAW)),
+        rules: vec![
+            rule([NotIn(&[Iifname], "ports")], Return),
+            rule([NotIn(&[Iifname, SourceMac], "macs")], Drop),
+            rule([Carries(Ipv4), In(FROM4, "addresses4")], Accept),
+            rule([Carries(Arp), In(ARP, "addresses4")], Accept),
+            // Is an address free? Nobody learns anything from the question (RFC 5227).
+            rule(
+                [Carries(Arp), In(ARP_MAC, "macs"), Unspecified4(ArpSource)],
+                Accept,
+            ),
+            rule(icmpv6(RouterAdvertisement), Drop),
+            rule(icmpv6(Redirect), Drop),
+            rule([ipv6, advertisement, NotIn(TARGET, "targets6")], Drop),
+            rule([Carries(Ipv6), In(FROM6, "addresses6")], Accept),
+            // The same question in IPv6, and a report of multicast groups before it (RFC 4862).
+            rule([Carries(Ipv6), IsIcmpv6, Unspecified6(Source(V6))], Accept),
+            rule([], Drop),
+        ],
+    }
+}
+
 fn chains() -> Vec<Chain> {
     use Family::{V4, V6};
     use Verdict::{Accept, DnatByMap, Drop, Jump, Masquerade, Return};
-    fn rule<const N: usize>(when: [Expression; N], then: Verdict) -> Rule {
-        Rule {
-            when: when.into(),
-            then,
-        }
-    }
     let base = |name, kind, hook, priority, rules| Chain {
         name,
         base: Some((kind, hook, priority)),
@@ -353,14 +490,21 @@ fn chains() -> Vec<Chain> {
 /// The text that `nft -f` takes.
 impl fmt::Display for Ruleset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "table inet {} {{", self.table)?;
+        let [inet, bridge] = &self.tables;
+        write!(f, "{inet}\n{bridge}")
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "table {} {} {{", self.family, self.name)?;
         writeln!(f, "\tcomment \"{}\"", self.comment())?;
         write!(f, "{}}}", Body(self))
     }
 }
 
 /// Sets and chains, without the table's own name and comment.
-struct Body<'a>(&'a Ruleset);
+struct Body<'a>(&'a Table);
 
 impl fmt::Display for Body<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -377,7 +521,12 @@ impl fmt::Display for Body<'_> {
 impl fmt::Display for Set {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = if self.data.is_empty() { "set" } else { "map" };
-        write!(f, "\t{kind} {} {{ type {}", self.name, Concat(self.key))?;
+        write!(f, "\t{kind} {} {{ ", self.name)?;
+        if self.key == [Ifname, SetType::Advertised] {
+            write!(f, "typeof {}", Concat(&[Iifname, Advertised]))?;
+        } else {
+            write!(f, "type {}", Concat(self.key))?;
+        }
         if !self.data.is_empty() {
             write!(f, " : {}", Concat(self.data))?;
         }
@@ -424,6 +573,11 @@ impl fmt::Display for Expression {
             ToThisHost => f.write_str("fib daddr type local"),
             Established => f.write_str("ct state established,related"),
             Dnatted => f.write_str("ct status dnat"),
+            Carries(carried) => write!(f, "ether type {carried}"),
+            Icmpv6Type(message) => write!(f, "icmpv6 type {message}"),
+            IsIcmpv6 => f.write_str("meta l4proto ipv6-icmp"),
+            Unspecified4(field) => write!(f, "{field} 0.0.0.0"),
+            Unspecified6(field) => write!(f, "{field} ::"),
         }
     }
 }
@@ -470,6 +624,8 @@ impl fmt::Display for SetType {
             InetProto => "inet_proto",
             InetService => "inet_service",
             Ifname => "ifname",
+            EtherAddr => "ether_addr",
+            Self::Advertised => "@th,64,128",
         })
     }
 }
@@ -485,6 +641,39 @@ impl fmt::Display for Field {
             Destination(Family::V6) => "ip6 daddr",
             L4Proto => "meta l4proto",
             DestinationPort => "th dport",
+            SourceMac => "ether saddr",
+            ArpSourceMac => "arp saddr ether",
+            ArpSource => "arp saddr ip",
+            Advertised => "@th,64,128",
+        })
+    }
+}
+
+impl fmt::Display for TableFamily {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Inet => "inet",
+            Self::Bridge => "bridge",
+        })
+    }
+}
+
+impl fmt::Display for EtherType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipv4 => "ip",
+            Self::Arp => "arp",
+            Self::Ipv6 => "ip6",
+        })
+    }
+}
+
+impl fmt::Display for Icmpv6 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RouterAdvertisement => "nd-router-advert",
+            Self::NeighbourAdvertisement => "nd-neighbor-advert",
+            Self::Redirect => "nd-redirect",
         })
     }
 }

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use mydocker_core::{
-    Dnat, ErrorKind, Footprint, Instance, LinkName, Masquerade, Object, Op, OpError, OpResult,
-    Protocol, Ruleset, Zone,
+    Dnat, ErrorKind, Footprint, Guard, Instance, LinkName, Mac, Masquerade, Object, Op, OpError,
+    OpResult, Protocol, Ruleset, Table, Zone,
 };
 use nix::errno::Errno;
 
@@ -15,7 +15,7 @@ use crate::home::Home;
 use crate::nft::{Batch, BatchError, Condition, Element, NftSocket};
 
 /// The host's socket to nf_tables, opened when it is first needed: attaching a container that
-/// publishes nothing needs none.
+/// publishes nothing to a network without guards needs none.
 #[derive(Debug, Default)]
 pub(crate) struct Firewall {
     socket: Option<NftSocket>,
@@ -48,7 +48,8 @@ fn instance_of(object: &Object) -> Option<Instance> {
         Object::Ruleset(instance)
         | Object::Zone(Zone { instance, .. })
         | Object::Masquerade(Masquerade { instance, .. })
-        | Object::Dnat(Dnat { instance, .. }) => Some(*instance),
+        | Object::Dnat(Dnat { instance, .. })
+        | Object::Guard(Guard { instance, .. }) => Some(*instance),
         _ => None,
     }
 }
@@ -118,22 +119,25 @@ fn write(
     instance: Instance,
     op: &Op,
 ) -> Result<(), OpError> {
-    let owned = |socket: &mut NftSocket| {
-        let owned = socket.owned(&instance.table());
-        owned.map_err(|error| errno::of_io("nf_tables", &error))
+    let mut delete_ours = |batch: &mut Batch, table: &Table| {
+        let owned = socket.owned(table.family, &table.name);
+        if owned.map_err(|error| errno::of_io("nf_tables", &error))? == Some(true) {
+            batch.delete_table(table.family);
+        }
+        Ok(())
     };
     match op {
         Op::Add(Object::Ruleset(_)) => {
             // A table of ours that somebody edited is made anew, one of somebody else's is not
             // touched: creating it is refused.
-            if owned(socket)? == Some(true) {
-                batch.delete_table();
+            for table in &Ruleset::of(instance).tables {
+                delete_ours(batch, table)?;
+                batch.create_table(table);
             }
-            batch.create_table(&Ruleset::of(instance));
         }
         Op::Del(Object::Ruleset(_)) => {
-            if owned(socket)? == Some(true) {
-                batch.delete_table();
+            for table in &Ruleset::of(instance).tables {
+                delete_ours(batch, table)?;
             }
         }
         Op::Add(object) => elements(object)?
@@ -180,23 +184,38 @@ fn elements(object: &Object) -> Result<Vec<Element>, OpError> {
                 detail: "EINVAL: a port of one family can't lead to an address of the other".into(),
             })?]
         }
+        Object::Guard(guard) => {
+            let (port, mac) = (guard.port, guard.mac);
+            let mut all = vec![Element::Port(port), Element::Mac(port, mac)];
+            for address in &guard.addresses {
+                all.push(Element::Address(port, mac, *address));
+                if let IpAddr::V6(target) = address {
+                    all.push(Element::Target(port, *target));
+                }
+            }
+            // What goes into one set shares a message.
+            all.sort();
+            all
+        }
         _ => Vec::new(),
     })
 }
 
-/// What our table holds. One that was edited, or holds what we would never have put there, counts
+/// What our tables hold. One that was edited, or holds what we would never have put there, counts
 /// as absent with all its elements: then all of it is made anew, in one batch.
 pub(crate) fn observe(firewall: &mut Firewall, instance: Instance) -> Result<Footprint, OpError> {
     let ruleset = Ruleset::of(instance);
     let socket = firewall.socket()?;
     let read = |error: io::Error| errno::of_io("nf_tables", &error);
-    match socket.condition(&ruleset).map_err(read)? {
-        Condition::Intact => {}
-        Condition::Absent | Condition::Foreign | Condition::Outdated | Condition::Damaged => {
-            return Ok(Footprint::new());
+    for table in &ruleset.tables {
+        match socket.condition(table).map_err(read)? {
+            Condition::Intact => {}
+            Condition::Absent | Condition::Foreign | Condition::Outdated | Condition::Damaged => {
+                return Ok(Footprint::new());
+            }
         }
     }
-    let elements = socket.all_elements(&ruleset.table).map_err(read)?;
+    let elements = socket.all_elements(&instance.table()).map_err(read)?;
     Ok(objects(instance, elements).unwrap_or_default())
 }
 
@@ -205,6 +224,9 @@ fn objects(instance: Instance, elements: Vec<Element>) -> Option<Footprint> {
     let mut all = Footprint::from([Object::Ruleset(instance)]);
     let mut zones: BTreeMap<LinkName, Zone> = BTreeMap::new();
     let [mut own, mut internal, mut open] = [const { BTreeSet::<LinkName>::new() }; 3];
+    let mut ports = BTreeSet::<LinkName>::new();
+    let mut guards: BTreeMap<LinkName, Guard> = BTreeMap::new();
+    let (mut addresses, mut targets) = (BTreeSet::new(), BTreeSet::new());
     for element in elements {
         match element {
             Element::Bridge(bridge) => {
@@ -247,6 +269,21 @@ fn objects(instance: Instance, elements: Vec<Element>) -> Option<Footprint> {
                 let (at, to) = (at.map(IpAddr::V6), SocketAddr::V6(to));
                 all.insert(dnat(instance, at, protocol, port, to)?);
             }
+            Element::Port(port) => drop(ports.insert(port)),
+            Element::Mac(port, mac) => {
+                let addresses = BTreeSet::new();
+                let guard = Guard {
+                    instance,
+                    port,
+                    mac,
+                    addresses,
+                };
+                if guards.insert(port, guard).is_some() {
+                    return None;
+                }
+            }
+            Element::Address(port, mac, address) => drop(addresses.insert((port, mac, address))),
+            Element::Target(port, target) => drop(targets.insert((port, target))),
             Element::Stray(_) => return None,
         }
     }
@@ -254,12 +291,32 @@ fn objects(instance: Instance, elements: Vec<Element>) -> Option<Footprint> {
     if own != bridges || !internal.is_subset(&bridges) || !open.is_subset(&bridges) {
         return None;
     }
+    all.extend(guarded(ports, guards, addresses, &targets)?);
     for (bridge, mut zone) in zones {
         zone.internal = internal.contains(&bridge);
         zone.open = open.contains(&bridge);
         all.insert(Object::Zone(zone));
     }
     Some(all)
+}
+
+/// The guards that elements make up; nothing if some are left over or missing.
+fn guarded(
+    ports: BTreeSet<LinkName>,
+    mut guards: BTreeMap<LinkName, Guard>,
+    addresses: BTreeSet<(LinkName, Mac, IpAddr)>,
+    targets: &BTreeSet<(LinkName, Ipv6Addr)>,
+) -> Option<Vec<Object>> {
+    let mut claimed = BTreeSet::new();
+    for (port, mac, address) in addresses {
+        let guard = guards.get_mut(&port).filter(|guard| guard.mac == mac)?;
+        guard.addresses.insert(address);
+        if let IpAddr::V6(target) = address {
+            claimed.insert((port, target));
+        }
+    }
+    let whole = claimed == *targets && guards.keys().eq(&ports);
+    whole.then(|| guards.into_values().map(Object::Guard).collect())
 }
 
 fn dnat(

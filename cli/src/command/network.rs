@@ -63,6 +63,16 @@ fn spec_of(create: Create) -> Result<NetworkSpec, Failure> {
         match key.as_str() {
             "icc" => spec.icc = on()?,
             "isolate" => spec.isolate = on()?,
+            "spoof" => {
+                spec.spoof = match value.as_str() {
+                    "allow" => true,
+                    "deny" => false,
+                    _ => {
+                        let wrong = format!("option spoof is `{value}`: write allow or deny");
+                        return Err(usage(wrong));
+                    }
+                }
+            }
             "gateway" => spec.no_gateway = !on()?,
             "bridge" => spec.bridge = Some(value.parse().map_err(usage)?),
             "mtu" => {
@@ -71,7 +81,7 @@ fn spec_of(create: Create) -> Result<NetworkSpec, Failure> {
                 spec.mtu_bytes = Some(bytes.map_err(number)?);
             }
             _ => {
-                let known = "there are bridge, gateway, icc, isolate and mtu";
+                let known = "there are bridge, gateway, icc, isolate, mtu and spoof";
                 return Err(usage(format!(
                     "`{key}` is no option of a bridge network: {known}"
                 )));

@@ -55,6 +55,7 @@ impl State {
             internal: spec.internal,
             icc: spec.icc,
             isolate: spec.isolate,
+            spoof: spec.spoof,
             routes: spec.routes.clone(),
             labels: spec.labels.clone(),
         };

@@ -29,6 +29,7 @@ impl Kernel {
             Object::Zone(zone) => self.may_add_element(object, zone.instance)?,
             Object::Masquerade(masquerade) => self.may_add_element(object, masquerade.instance)?,
             Object::Dnat(dnat) => self.may_add_element(object, dnat.instance)?,
+            Object::Guard(guard) => self.may_add_element(object, guard.instance)?,
             Object::Bridge(bridge) => self.may_name(&Link::host(bridge.name))?,
             Object::Veth(veth) => {
                 self.may_name(&Link::host(veth.name))?;
@@ -73,14 +74,14 @@ impl Kernel {
     fn may_add_table(&self, instance: Instance) -> OpResult {
         let table = Object::Ruleset(instance);
         if self.objects.contains(&table) || self.foreign.contains(&table) {
-            return Err(exists(format!("table inet {}", instance.table())));
+            return Err(exists(format!("table {}", instance.table())));
         }
         Ok(())
     }
 
     fn may_add_element(&self, object: &Object, instance: Instance) -> OpResult {
         if !self.objects.contains(&Object::Ruleset(instance)) {
-            let detail = format!("ENOENT: there is no table inet {}", instance.table());
+            let detail = format!("ENOENT: there is no table {}", instance.table());
             return Err(refused(ErrorKind::Missing, detail));
         }
         if self
@@ -252,6 +253,7 @@ pub(super) fn same_key(a: &Object, b: &Object) -> bool {
         (Object::Zone(a), Object::Zone(b)) => (a.instance, a.bridge) == (b.instance, b.bridge),
         (Object::Masquerade(a), Object::Masquerade(b)) => a == b,
         (Object::Dnat(a), Object::Dnat(b)) => key(a) == key(b),
+        (Object::Guard(a), Object::Guard(b)) => (a.instance, a.port) == (b.instance, b.port),
         _ => false,
     }
 }

@@ -14,7 +14,7 @@ impl Kernel {
             Object::Ruleset(_) | Object::Hairpin(_) | Object::Isolated(_) => {
                 self.remove([object.clone()].into());
             }
-            Object::Zone(_) | Object::Masquerade(_) | Object::Dnat(_) => {
+            Object::Zone(_) | Object::Masquerade(_) | Object::Dnat(_) | Object::Guard(_) => {
                 // An element has no mark but the table that it is in: whose it is, a deletion by
                 // key can't tell, nor can the real kernel.
                 self.objects.retain(|other| !same_key(object, other));

@@ -25,6 +25,7 @@ pub(super) const NFNL_SUBSYS_NFTABLES: u16 = 10;
 pub(super) const NFPROTO_UNSPEC: u8 = 0;
 pub(super) const NFPROTO_INET: u8 = 1;
 pub(super) const NFPROTO_IPV4: u8 = 2;
+pub(super) const NFPROTO_BRIDGE: u8 = 7;
 pub(super) const NFPROTO_IPV6: u8 = 10;
 pub(super) const NF_INET_PRE_ROUTING: u32 = 0;
 pub(super) const NF_INET_FORWARD: u32 = 2;
@@ -96,7 +97,25 @@ pub(super) const NFTA_SET_FIELD_LEN: u16 = 1;
 /// libnftnl/udata.h: the type of the byte order of keys in a set's user data; nft's
 /// include/datatype.h: `BYTEORDER_HOST_ENDIAN`.
 pub(super) const NFTNL_UDATA_SET_KEYBYTEORDER: u8 = 0;
+pub(super) const BYTEORDER_INVALID: u32 = 0;
 pub(super) const BYTEORDER_HOST_ENDIAN: u32 = 1;
+
+/// What nft keeps of a `typeof`: libnftnl/udata.h; `enum expr_types` in nft's
+/// include/expression.h, `enum proto_bases` in include/proto.h, and the numbers that src/meta.c
+/// and src/payload.c give to what they keep.
+pub(super) const NFTNL_UDATA_SET_KEY_TYPEOF: u8 = 3;
+pub(super) const NFTNL_UDATA_SET_TYPEOF_EXPR: u8 = 0;
+pub(super) const NFTNL_UDATA_SET_TYPEOF_DATA: u8 = 1;
+pub(super) const EXPR_PAYLOAD: u32 = 7;
+pub(super) const EXPR_META: u32 = 9;
+pub(super) const EXPR_CONCAT: u32 = 13;
+pub(super) const META_KEY: u8 = 0;
+pub(super) const PAYLOAD_DESC: u8 = 0;
+pub(super) const PAYLOAD_TYPE: u8 = 1;
+pub(super) const PAYLOAD_BASE: u8 = 2;
+pub(super) const PAYLOAD_OFFSET: u8 = 3;
+pub(super) const PAYLOAD_LEN: u8 = 4;
+pub(super) const PROTO_BASE_TRANSPORT_HDR: u32 = 3;
 
 pub(super) const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
 pub(super) const NFTA_SET_ELEM_LIST_SET: u16 = 2;
@@ -125,6 +144,7 @@ pub(super) const NFTA_PAYLOAD_DREG: u16 = 1;
 pub(super) const NFTA_PAYLOAD_BASE: u16 = 2;
 pub(super) const NFTA_PAYLOAD_OFFSET: u16 = 3;
 pub(super) const NFTA_PAYLOAD_LEN: u16 = 4;
+pub(super) const NFT_PAYLOAD_LL_HEADER: u32 = 0;
 pub(super) const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
 pub(super) const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 pub(super) const NFTA_CMP_SREG: u16 = 1;
@@ -162,6 +182,17 @@ pub(super) const NFT_NAT_DNAT: u32 = 1;
 pub(super) const IPS_DST_NAT: u32 = 1 << 5;
 pub(super) const CT_STATE_ESTABLISHED: u32 = 1 << 1;
 pub(super) const CT_STATE_RELATED: u32 = 1 << 2;
+
+/// linux/if_ether.h
+pub(super) const ETH_P_IP: u16 = 0x0800;
+pub(super) const ETH_P_ARP: u16 = 0x0806;
+pub(super) const ETH_P_IPV6: u16 = 0x86dd;
+
+/// linux/in6.h and RFC 4861, 4.2, 4.4 and 4.5.
+pub(super) const IPPROTO_ICMPV6: u8 = 58;
+pub(super) const ND_ROUTER_ADVERTISEMENT: u8 = 134;
+pub(super) const ND_NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+pub(super) const ND_REDIRECT: u8 = 137;
 
 /// linux/rtnetlink.h
 pub(super) const RTN_LOCAL: u32 = 2;

@@ -1,12 +1,12 @@
 //! Changes that the kernel makes all together or not at all.
 
-use mydocker_core::Ruleset;
+use mydocker_core::{Table, TableFamily};
 
 use super::abi::*;
 use super::attr::Writer;
 use super::element::Element;
 use super::message::{add_flags, begin, end, nft, set_sequence};
-use super::ruleset;
+use super::ruleset::{self, family_number};
 use super::set::{self, Set};
 
 /// Elements of one message: ours take at most 84 bytes each.
@@ -15,7 +15,7 @@ const ELEMENTS_PER_MESSAGE_MAX: usize = 500;
 /// has at most 64 KiB.
 const ELEMENT_BYTES_MAX: usize = 48 * 1024;
 
-/// Changes to one table, in order; each call of a method is one op, counted from 0.
+/// Changes to the tables of one name, in order; each call of a method is one op, counted from 0.
 ///
 /// Elements that follow one another into the same set share messages, and all messages share one
 /// datagram.
@@ -40,7 +40,7 @@ struct Elements {
 }
 
 impl Batch {
-    /// No changes yet to the table `table` of the family `inet`.
+    /// No changes yet to the tables called `table`.
     #[must_use]
     pub fn new(table: &str) -> Self {
         let mut out = Writer::default();
@@ -76,24 +76,25 @@ impl Batch {
 
     /// Creates the table with all that is static in it. `EEXIST` if there is a table of that
     /// name, whoever made it. Command: `nft -f`, and the ruleset as it prints itself.
-    pub fn create_table(&mut self, ruleset: &Ruleset) {
+    pub fn create_table(&mut self, table: &Table) {
         self.ops.push(self.out.bytes.len());
-        let table = self.table.clone();
-        self.message(NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, |out| {
-            ruleset::encode_table(ruleset, out);
+        let family = table.family;
+        self.message(family, NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, |out| {
+            ruleset::encode_table(table, out);
         });
-        for (id, set) in (1..).zip(&ruleset.sets) {
-            self.message(NFT_MSG_NEWSET, NLM_F_CREATE, |out| {
-                set::encode(&table, id, set, out);
+        for (id, set) in (1..).zip(&table.sets) {
+            self.message(family, NFT_MSG_NEWSET, NLM_F_CREATE, |out| {
+                set::encode(&table.name, id, set, out);
             });
         }
-        for chain in &ruleset.chains {
-            self.message(NFT_MSG_NEWCHAIN, NLM_F_CREATE, |out| {
-                ruleset::encode_chain(&table, chain, out);
+        for chain in &table.chains {
+            self.message(family, NFT_MSG_NEWCHAIN, NLM_F_CREATE, |out| {
+                ruleset::encode_chain(table, chain, out);
             });
             for rule in &chain.rules {
-                self.message(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, |out| {
-                    ruleset::encode_rule(&table, chain, rule, out);
+                let flags = NLM_F_CREATE | NLM_F_APPEND;
+                self.message(family, NFT_MSG_NEWRULE, flags, |out| {
+                    ruleset::encode_rule(table, chain, rule, out);
                 });
             }
         }
@@ -101,36 +102,42 @@ impl Batch {
 
     /// Deletes the table and all that is in it. `ENOENT` if there is none. Whether it is ours is
     /// for the caller to know: [`NftSocket::owned`](super::NftSocket::owned).
-    /// Command: `nft delete table inet TABLE`
-    pub fn delete_table(&mut self) {
+    /// Command: `nft delete table FAMILY TABLE`
+    pub fn delete_table(&mut self, family: TableFamily) {
         self.ops.push(self.out.bytes.len());
         let table = self.table.clone();
-        self.message(NFT_MSG_DELTABLE, 0, |out| {
+        self.message(family, NFT_MSG_DELTABLE, 0, |out| {
             out.string(NFTA_TABLE_NAME, &table);
         });
     }
 
     /// Adds an element. One that is there already is fine; the same key with another value is
-    /// `EEXIST`. Command: `nft add element inet TABLE SET { ELEMENT }`
+    /// `EEXIST`. Command: `nft add element FAMILY TABLE SET { ELEMENT }`
     pub fn add(&mut self, element: &Element) {
         self.element(NFT_MSG_NEWSETELEM, NLM_F_CREATE, element);
     }
 
     /// Deletes an element by its key; the value is not compared. `ENOENT` if it is not there.
-    /// Command: `nft delete element inet TABLE SET { ELEMENT }`
+    /// Command: `nft delete element FAMILY TABLE SET { ELEMENT }`
     pub fn delete(&mut self, element: &Element) {
         self.element(NFT_MSG_DELSETELEM, 0, element);
     }
 
     /// As [`Self::delete`], but one that is not there is fine. Linux 6.3 or later, `EINVAL` before.
-    /// Command: `nft destroy element inet TABLE SET { ELEMENT }`
+    /// Command: `nft destroy element FAMILY TABLE SET { ELEMENT }`
     pub fn destroy(&mut self, element: &Element) {
         self.element(NFT_MSG_DESTROYSETELEM, 0, element);
     }
 
-    fn message(&mut self, kind: u16, flags: u16, fill: impl FnOnce(&mut Writer)) {
+    fn message(
+        &mut self,
+        family: TableFamily,
+        kind: u16,
+        flags: u16,
+        fill: impl FnOnce(&mut Writer),
+    ) {
         self.elements = None;
-        let start = begin(&mut self.out, nft(kind), flags, NFPROTO_INET, 0);
+        let start = begin(&mut self.out, nft(kind), flags, family_number(family), 0);
         fill(&mut self.out);
         end(&mut self.out, start);
         self.messages.push(start);
@@ -149,7 +156,7 @@ impl Batch {
             }
             Some(_) | None => {
                 let (table, mut list) = (self.table.clone(), 0);
-                self.message(kind, flags, |out| {
+                self.message(raw.set.family(), kind, flags, |out| {
                     out.string(NFTA_SET_ELEM_LIST_TABLE, &table);
                     out.string(NFTA_SET_ELEM_LIST_SET, raw.set.name());
                     list = out.open(NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED);

@@ -1,6 +1,6 @@
 //! What the kernel says that it holds. Every function takes any bytes.
 
-use mydocker_core::Ruleset;
+use mydocker_core::TableFamily;
 
 use super::abi::*;
 use super::attr::{Attr, Writer, agree, attrs, find};
@@ -9,7 +9,7 @@ use super::message::{FAMILY_BYTES, Message, nft};
 use super::ruleset::{self, Condition};
 use super::set::{self, Set};
 
-/// A table of the family `inet`.
+/// A table as the kernel holds it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Table {
     /// Its name (`NFTA_TABLE_NAME`, linux/netfilter/nf_tables.h).
@@ -23,10 +23,10 @@ pub struct Table {
 }
 
 impl Table {
-    /// Reads an `NFT_MSG_NEWTABLE`; nothing for any other message.
+    /// Reads an `NFT_MSG_NEWTABLE` of that family; nothing for any other message.
     #[must_use]
-    pub fn decode(message: &Message<'_>) -> Option<Self> {
-        let body = message.inet(NFT_MSG_NEWTABLE)?;
+    pub fn decode(family: TableFamily, message: &Message<'_>) -> Option<Self> {
+        let body = message.of(family, NFT_MSG_NEWTABLE)?;
         let handle = find(body, NFTA_TABLE_HANDLE)
             .and_then(|attr| attr.value.try_into().ok())
             .map_or(0, u64::from_be_bytes);
@@ -45,7 +45,7 @@ impl Table {
     pub fn is_ours(&self) -> bool {
         self.comment
             .as_deref()
-            .is_some_and(|comment| comment.starts_with(Ruleset::MARK))
+            .is_some_and(|comment| comment.starts_with(mydocker_core::Table::MARK))
     }
 }
 
@@ -66,7 +66,7 @@ fn comment(userdata: &[u8]) -> Option<String> {
 /// Reads the elements in an `NFT_MSG_NEWSETELEM` about `set` of `table`; none in any other message.
 #[must_use]
 pub fn elements(message: &Message<'_>, table: &str, set: Set) -> Vec<Element> {
-    let Some(body) = message.inet(NFT_MSG_NEWSETELEM) else {
+    let Some(body) = message.of(set.family(), NFT_MSG_NEWSETELEM) else {
         return Vec::new();
     };
     let named = |kind| find(body, kind).and_then(Attr::string);
@@ -99,21 +99,21 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    /// Whether `table`, which consists of this, is as `ruleset` says.
-    pub(super) fn condition(&self, table: &Table, ruleset: &Ruleset) -> Condition {
+    /// Whether `table`, which consists of this, is as `wanted` says.
+    pub(super) fn condition(&self, table: &Table, wanted: &mydocker_core::Table) -> Condition {
         if !table.is_ours() {
             Condition::Foreign
-        } else if table.comment.as_ref() != Some(&ruleset.comment()) {
+        } else if table.comment.as_ref() != Some(&wanted.comment()) {
             Condition::Outdated
-        } else if table.flags == 0 && self.as_created(&table.name, ruleset) {
+        } else if table.flags == 0 && self.as_created(wanted) {
             Condition::Intact
         } else {
             Condition::Damaged
         }
     }
 
-    fn as_created(&self, table: &str, ruleset: &Ruleset) -> bool {
-        let (sets, chains) = (&ruleset.sets, &ruleset.chains);
+    fn as_created(&self, table: &mydocker_core::Table) -> bool {
+        let (sets, chains) = (&table.sets, &table.chains);
         let encoded = |fill: &dyn Fn(&mut Writer)| {
             let mut out = Writer::default();
             fill(&mut out);
@@ -123,7 +123,7 @@ impl Contents {
             && self.chains.len() == chains.len()
             && self.rules.len() == chains.iter().map(|chain| chain.rules.len()).sum::<usize>()
             && (1..).zip(sets).all(|(id, set)| {
-                let ours = encoded(&|out| set::encode(table, id, set, out));
+                let ours = encoded(&|out| set::encode(&table.name, id, set, out));
                 one_agrees(&self.sets, NFTA_SET_NAME, set.name, &ours)
             })
             && chains.iter().all(|chain| {
@@ -162,7 +162,7 @@ pub(super) fn is_of_table(body: &[u8], kind: u16, table: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use mydocker_core::Instance;
+    use mydocker_core::{Instance, Ruleset};
     use proptest::prelude::*;
 
     use super::*;
@@ -172,20 +172,22 @@ mod tests {
 
     fn decode_all(datagram: &[u8]) {
         for message in messages(datagram) {
-            let _ = Table::decode(&message);
             let _ = Acknowledgement::decode(&message);
             for set in Set::ALL {
                 let _ = elements(&message, "t", set);
             }
-            for kind in [NFT_MSG_NEWCHAIN, NFT_MSG_NEWSET, NFT_MSG_NEWRULE] {
-                if let Some(body) = message.inet(kind) {
-                    let body = vec![body.to_vec()];
-                    let contents = Contents {
-                        chains: body.clone(),
-                        sets: body.clone(),
-                        rules: body,
-                    };
-                    let _ = contents.as_created("t", &Ruleset::of(Instance::DEFAULT));
+            for table in &Ruleset::of(Instance::DEFAULT).tables {
+                let _ = Table::decode(table.family, &message);
+                for kind in [NFT_MSG_NEWCHAIN, NFT_MSG_NEWSET, NFT_MSG_NEWRULE] {
+                    if let Some(body) = message.of(table.family, kind) {
+                        let body = vec![body.to_vec()];
+                        let contents = Contents {
+                            chains: body.clone(),
+                            sets: body.clone(),
+                            rules: body,
+                        };
+                        let _ = contents.as_created(table);
+                    }
                 }
             }
         }
@@ -198,9 +200,11 @@ mod tests {
         }
 
         #[test]
-        fn damaged_messages_are_survived(at in 0_usize..6000, to: u8, cut in 0_usize..6000) {
+        fn damaged_messages_are_survived(at in 0_usize..9000, to: u8, cut in 0_usize..9000) {
             let mut batch = Batch::new("t");
-            batch.create_table(&Ruleset::of(Instance::DEFAULT));
+            for table in &Ruleset::of(Instance::DEFAULT).tables {
+                batch.create_table(table);
+            }
             batch.add(&Element::Own("br0".parse().unwrap()));
             let mut bytes = batch.datagram(1);
             if let Some(byte) = bytes.get_mut(at) {

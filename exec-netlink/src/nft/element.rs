@@ -1,9 +1,9 @@
-//! What varies: one element of a set or map per bridge, subnet or published port.
+//! What varies: elements of sets and maps for a bridge, a subnet, a published port, a guarded port.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use mydocker_core::LinkName;
+use mydocker_core::{LinkName, Mac};
 
 use super::abi::*;
 use super::attr::{Writer, attrs, find};
@@ -52,6 +52,15 @@ pub enum Element {
         /// The container's address and port, without scope and flow.
         to: SocketAddrV6,
     },
+    /// A port of a bridge that is guarded. Command: `nft add element bridge TABLE ports { NAME }`
+    Port(LinkName),
+    /// A MAC address that a guarded port may send from (`macs`).
+    Mac(LinkName, Mac),
+    /// An IP address that a guarded port may send from (`addresses4`, `addresses6`); an IPv4 one it
+    /// may claim by ARP, too.
+    Address(LinkName, Mac, IpAddr),
+    /// An IPv6 address that a guarded port may claim by a neighbour advertisement (`targets6`).
+    Target(LinkName, Ipv6Addr),
     /// Something in a set of ours that we never put there.
     Stray(RawElement),
 }
@@ -136,6 +145,11 @@ impl Element {
             Self::Publish4 { at: Some(_), .. } => Set::Publish4At,
             Self::Publish6 { at: None, .. } => Set::Publish6,
             Self::Publish6 { at: Some(_), .. } => Set::Publish6At,
+            Self::Port(_) => Set::Ports,
+            Self::Mac(..) => Set::Macs,
+            Self::Address(_, _, IpAddr::V4(_)) => Set::Addresses4,
+            Self::Address(_, _, IpAddr::V6(_)) => Set::Addresses6,
+            Self::Target(..) => Set::Targets6,
             Self::Stray(raw) => raw.set,
         }
     }
@@ -150,7 +164,7 @@ impl Element {
             data: None,
         };
         match self {
-            Self::Bridge(name) | Self::Internal(name) | Self::Open(name) => {
+            Self::Bridge(name) | Self::Internal(name) | Self::Open(name) | Self::Port(name) => {
                 raw.key.extend_from_slice(&padded(*name));
             }
             Self::Own(name) => raw.key.extend_from_slice(&padded(*name).repeat(2)),
@@ -177,6 +191,18 @@ impl Element {
                 raw.key.extend(at.iter().flat_map(Ipv6Addr::octets));
                 raw.key.extend_from_slice(&port_key(*protocol, *port));
                 raw.data = Some([&to.ip().octets()[..], &port_word(to.port())].concat());
+            }
+            Self::Mac(port, mac) => raw.key = mac_key(*port, *mac),
+            Self::Address(port, mac, address) => {
+                raw.key = mac_key(*port, *mac);
+                match address {
+                    IpAddr::V4(address) => raw.key.extend_from_slice(&address.octets()),
+                    IpAddr::V6(address) => raw.key.extend_from_slice(&address.octets()),
+                }
+            }
+            Self::Target(port, target) => {
+                raw.key.extend_from_slice(&padded(*port));
+                raw.key.extend_from_slice(&target.octets());
             }
             Self::Stray(stray) => raw = stray.clone(),
         }
@@ -224,6 +250,11 @@ fn decode(raw: &RawElement) -> Option<Element> {
                 bridge: key.name()?,
             }
         }
+        Set::Ports => Element::Port(key.name()?),
+        Set::Macs => Element::Mac(key.name()?, key.mac()?),
+        Set::Addresses4 => Element::Address(key.name()?, key.mac()?, key.ipv4()?.into()),
+        Set::Addresses6 => Element::Address(key.name()?, key.mac()?, key.ipv6()?.into()),
+        Set::Targets6 => Element::Target(key.name()?, key.ipv6()?),
         set @ (Set::Publish4 | Set::Publish4At) => {
             let at = if set == Set::Publish4At {
                 Some(key.ipv4()?)
@@ -281,6 +312,11 @@ impl Fields<'_> {
         self.take::<16>().map(Ipv6Addr::from)
     }
 
+    fn mac(&mut self) -> Option<Mac> {
+        let [a, b, c, d, e, f, _, _] = self.take()?;
+        Mac::from_octets([a, b, c, d, e, f])
+    }
+
     fn protocol(&mut self) -> Option<u8> {
         self.take().map(|[protocol, _, _, _]| protocol)
     }
@@ -310,6 +346,10 @@ fn subnet_key(address: IpAddr, bridge: LinkName) -> Vec<u8> {
     };
     key.extend_from_slice(&padded(bridge));
     key
+}
+
+fn mac_key(port: LinkName, mac: Mac) -> Vec<u8> {
+    [&padded(port)[..], &mac.octets(), &[0; 2]].concat()
 }
 
 fn port_key(protocol: u8, port: u16) -> [u8; 8] {

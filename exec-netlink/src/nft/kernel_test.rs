@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use mydocker_core::{Instance, LinkName, Ruleset};
+use mydocker_core::TableFamily::{Bridge, Inet};
+use mydocker_core::{Instance, LinkName, Mac, Ruleset, TableFamily};
 use nix::libc;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -20,10 +21,26 @@ fn ruleset() -> Ruleset {
     Ruleset::of(Instance::DEFAULT)
 }
 
+fn condition(socket: &mut NftSocket, family: TableFamily) -> Condition {
+    let tables = ruleset().tables;
+    let table = tables.iter().find(|table| table.family == family).unwrap();
+    socket.condition(table).unwrap()
+}
+
+fn both(socket: &mut NftSocket) -> [Condition; 2] {
+    [Inet, Bridge].map(|family| condition(socket, family))
+}
+
+fn create(batch: &mut Batch) {
+    for table in &ruleset().tables {
+        batch.create_table(table);
+    }
+}
+
 fn created() -> NftSocket {
     let mut socket = NftSocket::open().unwrap();
     let mut batch = Batch::new(TABLE);
-    batch.create_table(&ruleset());
+    create(&mut batch);
     socket.commit(&batch).unwrap();
     socket
 }
@@ -42,6 +59,10 @@ fn delete(socket: &mut NftSocket, elements: &[Element]) -> Result<(), BatchError
 
 fn name(text: &str) -> LinkName {
     text.parse().unwrap()
+}
+
+fn mac() -> Mac {
+    "02:6d:0a:00:00:02".parse().unwrap()
 }
 
 fn publish(at: Option<&str>, protocol: u8, port: u16, to: &str) -> Element {
@@ -65,6 +86,11 @@ fn one_of_each() -> Vec<Element> {
         publish(Some("127.0.0.1"), 132, 8080, "10.0.0.2:9"),
         publish(None, 6, 8080, "[fd00::2]:80"),
         publish(Some("2001:db8::1"), 6, 8080, "[fd00::2]:80"),
+        Element::Port(name("mdv0")),
+        Element::Mac(name("mdv0"), mac()),
+        Element::Address(name("mdv0"), mac(), "10.0.0.2".parse().unwrap()),
+        Element::Address(name("mdv0"), mac(), "fd00::2".parse().unwrap()),
+        Element::Target(name("mdv0"), "fd00::2".parse().unwrap()),
     ];
     all.sort();
     all
@@ -85,7 +111,7 @@ fn nft_reads_the_ruleset_back() {
     );
     isolated(|| {
         let mut socket = created();
-        assert_eq!(socket.condition(&ruleset()).unwrap(), Condition::Intact);
+        assert_eq!(both(&mut socket), [Condition::Intact; 2]);
         add(&mut socket, &one_of_each()).unwrap();
         *ours.lock().unwrap() = run("nft list ruleset");
     });
@@ -94,7 +120,7 @@ fn nft_reads_the_ruleset_back() {
         // for ours down to the last expression.
         nft_script(&text);
         let mut socket = NftSocket::open().unwrap();
-        assert_eq!(socket.condition(&ruleset()).unwrap(), Condition::Intact);
+        assert_eq!(both(&mut socket), [Condition::Intact; 2]);
         add(&mut socket, &one_of_each()).unwrap();
         *theirs.lock().unwrap() = Some(run("nft list ruleset"));
     });
@@ -109,18 +135,18 @@ fn nft_reads_the_ruleset_back() {
 fn any_edit_of_the_ruleset_is_noticed() {
     isolated(|| {
         let mut socket = NftSocket::open().unwrap();
-        assert_eq!(socket.condition(&ruleset()).unwrap(), Condition::Absent);
-        assert!(!socket.table_exists(TABLE).unwrap());
-        assert_eq!(socket.owned(TABLE).unwrap(), None);
+        assert_eq!(condition(&mut socket, Inet), Condition::Absent);
+        assert!(!socket.table_exists(Inet, TABLE).unwrap());
+        assert_eq!(socket.owned(Inet, TABLE).unwrap(), None);
         run("nft add table ip mydocker");
-        assert_eq!(socket.condition(&ruleset()).unwrap(), Condition::Absent);
+        assert_eq!(condition(&mut socket, Inet), Condition::Absent);
         run("nft delete table ip mydocker");
         for foreign in ["", " { comment \"mydockers\" ; }"] {
             run(&format!("nft add table inet mydocker{foreign}"));
-            assert_eq!(socket.condition(&ruleset()).unwrap(), Condition::Foreign);
-            assert_eq!(socket.owned(TABLE).unwrap(), Some(false));
+            assert_eq!(condition(&mut socket, Inet), Condition::Foreign);
+            assert_eq!(socket.owned(Inet, TABLE).unwrap(), Some(false));
             let mut batch = Batch::new(TABLE);
-            batch.create_table(&ruleset());
+            create(&mut batch);
             let error = socket.commit(&batch).unwrap_err();
             let BatchError::Refused {
                 op: Some(0),
@@ -133,8 +159,8 @@ fn any_edit_of_the_ruleset_is_noticed() {
             run("nft delete table inet mydocker");
         }
         run("nft add table inet mydocker { comment \"mydocker ruleset 0\" ; }");
-        assert_eq!(socket.condition(&ruleset()).unwrap(), Condition::Outdated);
-        assert_eq!(socket.owned(TABLE).unwrap(), Some(true));
+        assert_eq!(condition(&mut socket, Inet), Condition::Outdated);
+        assert_eq!(socket.owned(Inet, TABLE).unwrap(), Some(true));
         run("nft delete table inet mydocker");
         for edit in [
             "add rule inet mydocker forward accept",
@@ -148,6 +174,9 @@ fn any_edit_of_the_ruleset_is_noticed() {
             "replace rule inet mydocker prerouting handle HANDLE fib daddr type local jump raw2",
             "replace rule inet mydocker prerouting handle HANDLE fib saddr type local jump publish",
             "replace rule inet mydocker prerouting handle HANDLE fib daddr type local",
+            "insert rule bridge mydocker prerouting accept",
+            "flush chain bridge mydocker prerouting",
+            "add chain bridge mydocker prerouting { policy drop ; }",
         ] {
             let mut socket = created();
             let chain = run("nft -a list chain inet mydocker prerouting");
@@ -156,29 +185,28 @@ fn any_edit_of_the_ruleset_is_noticed() {
             if edit.contains("raw2") {
                 run("nft add chain inet mydocker raw2");
                 run("nft delete chain inet mydocker raw2");
-                assert_eq!(socket.condition(&ruleset()).unwrap(), Condition::Intact);
+                assert_eq!(condition(&mut socket, Inet), Condition::Intact);
                 run("nft add chain inet mydocker raw2");
             }
             run(&format!("nft {}", edit.replace("HANDLE", handle)));
-            assert_eq!(
-                socket.condition(&ruleset()).unwrap(),
-                Condition::Damaged,
-                "{edit}"
-            );
+            let family = if edit.contains("bridge") {
+                Bridge
+            } else {
+                Inet
+            };
+            assert_eq!(condition(&mut socket, family), Condition::Damaged, "{edit}");
             let mut batch = Batch::new(TABLE);
-            batch.delete_table();
-            batch.create_table(&ruleset());
+            batch.delete_table(Inet);
+            batch.delete_table(Bridge);
+            create(&mut batch);
             socket.commit(&batch).unwrap();
-            assert_eq!(
-                socket.condition(&ruleset()).unwrap(),
-                Condition::Intact,
-                "{edit}"
-            );
-            let tables = socket.tables().unwrap();
+            assert_eq!(both(&mut socket), [Condition::Intact; 2], "{edit}");
+            let tables = socket.tables(Inet).unwrap();
             assert_eq!(tables.len(), 1);
             assert!(tables[0].is_ours());
             let mut batch = Batch::new(TABLE);
-            batch.delete_table();
+            batch.delete_table(Inet);
+            batch.delete_table(Bridge);
             socket.commit(&batch).unwrap();
         }
         refused("nft list table inet mydocker");
@@ -192,7 +220,7 @@ fn elements_come_back_as_they_went() {
         let all = one_of_each();
         add(&mut socket, &all).unwrap();
         assert_eq!(dumped(&mut socket), all);
-        let listed = run("nft list table inet mydocker");
+        let listed = run("nft list ruleset");
         for line in [
             "elements = { \"testbridge\" . \"testbridge\" }",
             "10.0.0.0/24 . \"testbridge\"",
@@ -202,12 +230,16 @@ fn elements_come_back_as_they_went() {
             "udp . 8080 : 10.0.0.2 . 53",
             "elements = { 127.0.0.1 . sctp . 8080 : 10.0.0.2 . 9 }",
             "elements = { 2001:db8::1 . tcp . 8080 : fd00::2 . 80 }",
+            "elements = { \"mdv0\" . 02:6d:0a:00:00:02 }",
+            "elements = { \"mdv0\" . 02:6d:0a:00:00:02 . 10.0.0.2 }",
+            "elements = { \"mdv0\" . 02:6d:0a:00:00:02 . fd00::2 }",
+            "elements = { \"mdv0\" . 0xfd000000000000000000000000000002 }",
         ] {
             assert!(listed.contains(line), "{line} is not in {listed}");
         }
         // Again is fine, and elements do not make the ruleset another one.
         add(&mut socket, &all).unwrap();
-        assert_eq!(socket.condition(&ruleset()).unwrap(), Condition::Intact);
+        assert_eq!(condition(&mut socket, Inet), Condition::Intact);
         // A strange element is seen as it is, and can be taken away.
         run("nft add element inet mydocker own { \"a\" . \"b\" }");
         run("nft add element inet mydocker masquerade4 { 10.9.0.1-10.9.0.3 . \"x\" }");
@@ -377,6 +409,10 @@ fn any_name() -> impl Strategy<Value = LinkName> {
     "[a-z0-9][a-z0-9_.-]{0,14}".prop_map(|text| name(&text))
 }
 
+fn any_mac() -> impl Strategy<Value = Mac> {
+    any::<[u8; 6]>().prop_filter_map("of an interface", Mac::from_octets)
+}
+
 fn any_element() -> impl Strategy<Value = Element> {
     let publish = (
         any::<Option<IpAddr>>(),
@@ -389,6 +425,12 @@ fn any_element() -> impl Strategy<Value = Element> {
         any_name().prop_map(Element::Own),
         any_name().prop_map(Element::Internal),
         any_name().prop_map(Element::Open),
+        any_name().prop_map(Element::Port),
+        (any_name(), any_mac()).prop_map(|(port, mac)| Element::Mac(port, mac)),
+        (any_name(), any_mac(), any::<IpAddr>())
+            .prop_map(|(port, mac, address)| Element::Address(port, mac, address)),
+        (any_name(), any::<std::net::Ipv6Addr>())
+            .prop_map(|(port, target)| Element::Target(port, target)),
         (any::<IpAddr>(), 0_u8..=128, any_name()).prop_map(|(address, prefix, bridge)| {
             let prefix = if address.is_ipv4() {
                 prefix / 4

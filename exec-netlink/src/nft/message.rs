@@ -1,19 +1,22 @@
 //! Netlink messages as nfnetlink frames them: `struct nlmsghdr` (linux/netlink.h), then
 //! `struct nfgenmsg` (linux/netfilter/nfnetlink.h), then attributes.
 
-use super::abi::{NFNL_SUBSYS_NFTABLES, NFPROTO_INET, NLM_F_REQUEST};
+use mydocker_core::TableFamily;
+
+use super::abi::{NFNL_SUBSYS_NFTABLES, NLM_F_REQUEST};
 use super::attr::Writer;
+use super::ruleset::family_number;
 pub use crate::netlink::{Message, messages};
 
 /// Bytes of `struct nfgenmsg`.
 pub(super) const FAMILY_BYTES: usize = 4;
 
 impl<'a> Message<'a> {
-    /// The attributes of an nf_tables message of type `kind` (`NFT_MSG_*`) in the family `inet`;
-    /// nothing for any other message.
-    pub(super) fn inet(&self, kind: u16) -> Option<&'a [u8]> {
+    /// The attributes of an nf_tables message of type `kind` (`NFT_MSG_*`) in that family; nothing
+    /// for any other message.
+    pub(super) fn of(&self, wanted: TableFamily, kind: u16) -> Option<&'a [u8]> {
         let (family, attrs) = self.payload.split_first_chunk::<FAMILY_BYTES>()?;
-        (self.kind == nft(kind) && family[0] == NFPROTO_INET).then_some(attrs)
+        (self.kind == nft(kind) && family[0] == family_number(wanted)).then_some(attrs)
     }
 }
 
@@ -55,15 +58,16 @@ pub(super) fn add_flags(bytes: &mut [u8], start: usize, flags: u16) {
     bytes[start + 6..start + 8].copy_from_slice(&(old | flags).to_ne_bytes());
 }
 
-/// A request outside a batch, in the family `inet`.
+/// A request outside a batch.
 pub(super) fn request(
+    family: TableFamily,
     kind: u16,
     flags: u16,
     sequence: u32,
     fill: impl FnOnce(&mut Writer),
 ) -> Vec<u8> {
     let mut out = Writer::default();
-    let start = begin(&mut out, nft(kind), flags, NFPROTO_INET, 0);
+    let start = begin(&mut out, nft(kind), flags, family_number(family), 0);
     fill(&mut out);
     end(&mut out, start);
     set_sequence(&mut out.bytes, start, sequence);

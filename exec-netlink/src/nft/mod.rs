@@ -1,8 +1,8 @@
 //! nf_tables over netlink, without starting a process: what a ruleset is made of, and the socket
 //! that takes it to the kernel.
 //!
-//! The static half, core's [`Ruleset`](mydocker_core::Ruleset), is created once and never edited. Everything that varies is an
-//! [`Element`] of one of its [`Set`]s, added and deleted by key, each for the same price however
+//! The static half, core's [`Ruleset`](mydocker_core::Ruleset) of two tables, is created once and
+//! never edited. Everything that varies is an [`Element`] of one of its [`Set`]s, added and deleted by key, each for the same price however
 //! many there are. Encoding and decoding are pure functions over bytes; only [`NftSocket`] meets
 //! the kernel.
 

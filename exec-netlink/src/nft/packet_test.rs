@@ -161,7 +161,9 @@ fn elements() -> Vec<Element> {
 
 fn table() {
     let mut batch = Batch::new(TABLE);
-    batch.create_table(&ruleset());
+    for table in &ruleset().tables {
+        batch.create_table(table);
+    }
     elements().iter().for_each(|element| batch.add(element));
     NftSocket::open().unwrap().commit(&batch).unwrap();
 }
@@ -398,7 +400,9 @@ fn connections(bridge_nf: &str) {
     );
 
     let mut socket = NftSocket::open().unwrap();
-    assert_eq!(socket.condition(&ruleset()).unwrap(), Condition::Intact);
+    for table in &ruleset().tables {
+        assert_eq!(socket.condition(table).unwrap(), Condition::Intact);
+    }
 }
 
 #[test]

@@ -4,23 +4,29 @@
 //! longer than a word continues in the next ones, and the fields of a concatenation follow one
 //! another, each starting a new word.
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use mydocker_core::{Expression, Family, Field, Rule, Verdict};
+use mydocker_core::{EtherType, Expression, Family, Field, Icmpv6, Rule, TableFamily, Verdict};
 
 use super::abi::*;
 use super::attr::Writer;
 
 /// A rule as the kernel takes it; every method appends an expression.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Code {
+    /// Of what table it is.
+    table: TableFamily,
     /// The list inside `NFTA_RULE_EXPRESSIONS`.
     pub(super) expressions: Writer,
 }
 
-/// What a rule stands for.
-pub(super) fn encode(rule: &Rule) -> Code {
-    let code = rule.when.iter().fold(Code::default(), condition);
+/// What a rule stands for in a table of that family.
+pub(super) fn encode(table: TableFamily, rule: &Rule) -> Code {
+    let empty = Code {
+        table,
+        expressions: Writer::default(),
+    };
+    let code = rule.when.iter().fold(empty, condition);
     match &rule.then {
         Verdict::Accept => code.verdict(NF_ACCEPT, None),
         Verdict::Drop => code.verdict(NF_DROP, None),
@@ -48,6 +54,32 @@ fn condition(code: Code, condition: &Expression) -> Code {
         Expression::ToThisHost => code.daddr_local(),
         Expression::Established => code.ct(NFT_CT_STATE, CT_STATE_ESTABLISHED | CT_STATE_RELATED),
         Expression::Dnatted => code.ct(NFT_CT_STATUS, IPS_DST_NAT),
+        Expression::Carries(carried) => {
+            let number = match carried {
+                EtherType::Ipv4 => ETH_P_IP,
+                EtherType::Arp => ETH_P_ARP,
+                EtherType::Ipv6 => ETH_P_IPV6,
+            };
+            code.payload(NFT_PAYLOAD_LL_HEADER, 12, 2, 0)
+                .compare(NFT_CMP_EQ, &number.to_be_bytes())
+        }
+        Expression::Icmpv6Type(message) => {
+            let number = match message {
+                Icmpv6::RouterAdvertisement => ND_ROUTER_ADVERTISEMENT,
+                Icmpv6::NeighbourAdvertisement => ND_NEIGHBOUR_ADVERTISEMENT,
+                Icmpv6::Redirect => ND_REDIRECT,
+            };
+            code.icmpv6()
+                .payload(NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1, 0)
+                .compare(NFT_CMP_EQ, &[number])
+        }
+        Expression::IsIcmpv6 => code.icmpv6(),
+        Expression::Unspecified4(field) => code
+            .load(&[*field])
+            .compare(NFT_CMP_EQ, &Ipv4Addr::UNSPECIFIED.octets()),
+        Expression::Unspecified6(field) => code
+            .load(&[*field])
+            .compare(NFT_CMP_EQ, &Ipv6Addr::UNSPECIFIED.octets()),
     }
 }
 
@@ -57,7 +89,9 @@ fn shape(field: Field) -> (u32, Option<Family>) {
         Field::Iifname | Field::Oifname => (4, None),
         Field::Source(Family::V4) | Field::Destination(Family::V4) => (1, Some(Family::V4)),
         Field::Source(Family::V6) | Field::Destination(Family::V6) => (4, Some(Family::V6)),
-        Field::L4Proto | Field::DestinationPort => (1, None),
+        Field::L4Proto | Field::DestinationPort | Field::ArpSource => (1, None),
+        Field::SourceMac | Field::ArpSourceMac => (2, None),
+        Field::Advertised => (4, None),
     }
 }
 
@@ -120,6 +154,12 @@ impl Code {
         })
     }
 
+    /// Go on with ICMPv6 messages.
+    fn icmpv6(self) -> Self {
+        self.meta(NFT_META_L4PROTO, 0)
+            .compare(NFT_CMP_EQ, &[IPPROTO_ICMPV6])
+    }
+
     /// Go on with packets of one family.
     fn in_family(self, family: Family) -> Self {
         let number = match family {
@@ -130,9 +170,13 @@ impl Code {
             .compare(NFT_CMP_EQ, &[number])
     }
 
-    /// Loads the fields one after another from word 0 on, of packets that have them.
+    /// Loads the fields one after another from word 0 on, of packets that have them. Rules about
+    /// frames say themselves which those are.
     fn load(self, fields: &[Field]) -> Self {
-        let family = fields.iter().find_map(|field| shape(*field).1);
+        let family = match self.table {
+            TableFamily::Inet => fields.iter().find_map(|field| shape(*field).1),
+            TableFamily::Bridge => None,
+        };
         let mut code = family.map_or(self.clone(), |family| self.in_family(family));
         let mut word = 0;
         for field in fields {
@@ -142,8 +186,9 @@ impl Code {
         code
     }
 
-    /// Offsets are those of the IP headers (RFC 791, RFC 8200) and of TCP, UDP, SCTP and DCCP,
-    /// which all have the destination port in the same place.
+    /// Offsets are those of the IP headers (RFC 791, RFC 8200), of TCP, UDP, SCTP and DCCP, which
+    /// all have the destination port in the same place, of Ethernet, ARP (RFC 826) and neighbour
+    /// advertisements (RFC 4861, 4.4).
     fn field(self, field: Field, word: u32) -> Self {
         let network = NFT_PAYLOAD_NETWORK_HEADER;
         match field {
@@ -151,6 +196,10 @@ impl Code {
             Field::Oifname => self.meta(NFT_META_OIFNAME, word),
             Field::L4Proto => self.meta(NFT_META_L4PROTO, word),
             Field::DestinationPort => self.payload(NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, word),
+            Field::SourceMac => self.payload(NFT_PAYLOAD_LL_HEADER, 6, 6, word),
+            Field::ArpSourceMac => self.payload(network, 8, 6, word),
+            Field::ArpSource => self.payload(network, 14, 4, word),
+            Field::Advertised => self.payload(NFT_PAYLOAD_TRANSPORT_HEADER, 8, 16, word),
             Field::Source(Family::V4) => self.payload(network, 12, 4, word),
             Field::Destination(Family::V4) => self.payload(network, 16, 4, word),
             Field::Source(Family::V6) => self.payload(network, 8, 16, word),

@@ -1,6 +1,6 @@
-//! Core's description of our table, as messages: created in one batch and never edited.
+//! Core's description of our tables, as messages: created in one batch and never edited.
 
-use mydocker_core::{Chain, Hook, Kind, Rule, Ruleset};
+use mydocker_core::{Chain, Hook, Kind, Rule, Table, TableFamily};
 
 use super::abi::*;
 use super::attr::Writer;
@@ -22,9 +22,9 @@ pub enum Condition {
 }
 
 /// The attributes of `NFT_MSG_NEWTABLE`.
-pub(super) fn encode_table(ruleset: &Ruleset, out: &mut Writer) {
-    out.string(NFTA_TABLE_NAME, &ruleset.table);
-    let text = ruleset.comment();
+pub(super) fn encode_table(table: &Table, out: &mut Writer) {
+    out.string(NFTA_TABLE_NAME, &table.name);
+    let text = table.comment();
     // An attribute of libnftnl's making: type, length, value.
     let len = u8::try_from(text.len() + 1).unwrap_or(u8::MAX);
     let mut userdata = vec![NFTNL_UDATA_TABLE_COMMENT, len];
@@ -34,8 +34,8 @@ pub(super) fn encode_table(ruleset: &Ruleset, out: &mut Writer) {
 }
 
 /// The attributes of `NFT_MSG_NEWCHAIN`.
-pub(super) fn encode_chain(table: &str, chain: &Chain, out: &mut Writer) {
-    out.string(NFTA_CHAIN_TABLE, table)
+pub(super) fn encode_chain(table: &Table, chain: &Chain, out: &mut Writer) {
+    out.string(NFTA_CHAIN_TABLE, &table.name)
         .string(NFTA_CHAIN_NAME, chain.name);
     let Some((kind, hook, priority)) = chain.base else {
         return;
@@ -52,6 +52,15 @@ pub(super) fn encode_chain(table: &str, chain: &Chain, out: &mut Writer) {
     out.string(NFTA_CHAIN_TYPE, kind);
 }
 
+/// The number of a family in a message's header.
+pub(super) fn family_number(family: TableFamily) -> u8 {
+    match family {
+        TableFamily::Inet => NFPROTO_INET,
+        TableFamily::Bridge => NFPROTO_BRIDGE,
+    }
+}
+
+/// Bridges count their hooks alike (`NF_BR_*`, linux/netfilter_bridge.h).
 fn number(hook: Hook) -> u32 {
     match hook {
         Hook::Prerouting => NF_INET_PRE_ROUTING,
@@ -62,10 +71,10 @@ fn number(hook: Hook) -> u32 {
 }
 
 /// The attributes of `NFT_MSG_NEWRULE` for one of a chain's rules.
-pub(super) fn encode_rule(table: &str, chain: &Chain, rule: &Rule, out: &mut Writer) {
-    out.string(NFTA_RULE_TABLE, table)
+pub(super) fn encode_rule(table: &Table, chain: &Chain, rule: &Rule, out: &mut Writer) {
+    out.string(NFTA_RULE_TABLE, &table.name)
         .string(NFTA_RULE_CHAIN, chain.name);
-    let code = rule::encode(rule);
+    let code = rule::encode(table.family, rule);
     out.nest(NFTA_RULE_EXPRESSIONS, |list| {
         list.bytes.extend_from_slice(&code.expressions.bytes);
     });

@@ -1,6 +1,6 @@
 //! The sets and maps of our table: core says which there are and what of.
 
-use mydocker_core::SetType;
+use mydocker_core::{SetType, TableFamily};
 
 use super::abi::*;
 use super::attr::Writer;
@@ -28,6 +28,16 @@ pub enum Set {
     Publish6,
     /// Ports published on one IPv6 address of the host.
     Publish6At,
+    /// Guarded ports of bridges.
+    Ports,
+    /// Guarded port and the MAC address that it may send from.
+    Macs,
+    /// Guarded port, MAC and IPv4 address that it may send from and claim.
+    Addresses4,
+    /// Guarded port, MAC and IPv6 address that it may send from.
+    Addresses6,
+    /// Guarded port and IPv6 address that it may claim.
+    Targets6,
 }
 
 /// nft's number for a type, and the bytes of its values.
@@ -41,12 +51,14 @@ fn shape(field: SetType) -> (u32, usize) {
         SetType::InetProto => (12, 1),
         SetType::InetService => (13, 2),
         SetType::Ifname => (41, 16),
+        SetType::EtherAddr => (9, 6),
+        SetType::Advertised => (4, 16),
     }
 }
 
 impl Set {
     /// All of them, in the order in which they are created.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 15] = [
         Self::Bridges,
         Self::Own,
         Self::Internal,
@@ -57,6 +69,11 @@ impl Set {
         Self::Publish4At,
         Self::Publish6,
         Self::Publish6At,
+        Self::Ports,
+        Self::Macs,
+        Self::Addresses4,
+        Self::Addresses6,
+        Self::Targets6,
     ];
 
     /// The name in the table.
@@ -73,6 +90,31 @@ impl Set {
             Self::Publish4At => "publish4_at",
             Self::Publish6 => "publish6",
             Self::Publish6At => "publish6_at",
+            Self::Ports => "ports",
+            Self::Macs => "macs",
+            Self::Addresses4 => "addresses4",
+            Self::Addresses6 => "addresses6",
+            Self::Targets6 => "targets6",
+        }
+    }
+
+    /// The family of the table that it is in.
+    #[must_use]
+    pub fn family(self) -> TableFamily {
+        match self {
+            Self::Bridges
+            | Self::Own
+            | Self::Internal
+            | Self::Open
+            | Self::Masquerade4
+            | Self::Masquerade6
+            | Self::Publish4
+            | Self::Publish4At
+            | Self::Publish6
+            | Self::Publish6At => TableFamily::Inet,
+            Self::Ports | Self::Macs | Self::Addresses4 | Self::Addresses6 | Self::Targets6 => {
+                TableFamily::Bridge
+            }
         }
     }
 }
@@ -117,6 +159,39 @@ pub(super) fn encode(table: &str, id: u32, set: &mydocker_core::Set, out: &mut W
         userdata.extend_from_slice(&BYTEORDER_HOST_ENDIAN.to_ne_bytes());
         out.bytes(NFTA_SET_USERDATA, &userdata);
     }
+    if key == [SetType::Ifname, SetType::Advertised] {
+        out.bytes(NFTA_SET_USERDATA, &typeof_target());
+    }
+}
+
+/// `typeof iifname . @th,64,128`: how nft prints a key that it has no type for. Entries of type,
+/// length and value, one inside another.
+fn typeof_target() -> Vec<u8> {
+    let number = |kind: u8, value: u32| [&[kind, 4][..], &value.to_ne_bytes()].concat();
+    let nest = |kind: u8, parts: &[Vec<u8>]| {
+        let inside = parts.concat();
+        let len = u8::try_from(inside.len()).unwrap_or(u8::MAX);
+        [&[kind, len][..], &inside].concat()
+    };
+    let expression = |kind: u32, parts: &[Vec<u8>]| {
+        let parts = nest(NFTNL_UDATA_SET_TYPEOF_DATA, parts);
+        [number(NFTNL_UDATA_SET_TYPEOF_EXPR, kind), parts]
+    };
+    let iifname = expression(EXPR_META, &[number(META_KEY, NFT_META_IIFNAME)]);
+    let target = [
+        number(PAYLOAD_DESC, 0),
+        number(PAYLOAD_TYPE, 0),
+        number(PAYLOAD_BASE, PROTO_BASE_TRANSPORT_HDR),
+        number(PAYLOAD_OFFSET, 64),
+        number(PAYLOAD_LEN, 128),
+    ];
+    let target = expression(EXPR_PAYLOAD, &target);
+    let both = expression(EXPR_CONCAT, &[nest(0, &iifname), nest(1, &target)]);
+    [
+        number(NFTNL_UDATA_SET_KEYBYTEORDER, BYTEORDER_INVALID),
+        nest(NFTNL_UDATA_SET_KEY_TYPEOF, &both),
+    ]
+    .concat()
 }
 
 /// nft's type of a concatenation: six bits per field.
@@ -144,8 +219,12 @@ mod tests {
 
     #[test]
     fn they_are_those_of_the_ruleset() {
-        let sets = Ruleset::of(Instance::DEFAULT).sets;
-        let named: Vec<_> = sets.iter().map(|set| set.name).collect();
-        assert_eq!(named, Set::ALL.map(Set::name));
+        let tables = Ruleset::of(Instance::DEFAULT).tables;
+        let named = tables.iter().flat_map(|table| {
+            let sets = table.sets.iter();
+            sets.map(|set| (table.family, set.name))
+        });
+        let known = Set::ALL.map(|set| (set.family(), set.name()));
+        assert_eq!(named.collect::<Vec<_>>(), known);
     }
 }

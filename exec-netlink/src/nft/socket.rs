@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use mydocker_core::Ruleset;
+use mydocker_core::TableFamily;
 use netlink_sys::Socket;
 use netlink_sys::constants::NETLINK_NETFILTER;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -105,50 +105,51 @@ impl NftSocket {
         }
     }
 
-    /// The tables of the family `inet`. Command: `nft list tables inet`
-    pub fn tables(&mut self) -> io::Result<Vec<Table>> {
+    /// The tables of a family. Command: `nft list tables FAMILY`
+    pub fn tables(&mut self, family: TableFamily) -> io::Result<Vec<Table>> {
         self.steadily(|socket| {
             socket.dump(
+                family,
                 NFT_MSG_GETTABLE,
                 |_| (),
-                |message, out| out.extend(Table::decode(message)),
+                |message, out| out.extend(Table::decode(family, message)),
             )
         })
     }
 
-    /// The table of that name in the family `inet`, if there is one.
-    pub fn table(&mut self, name: &str) -> io::Result<Option<Table>> {
-        let sequence = self.ask(NFT_MSG_GETTABLE, 0, |out| {
+    /// The table of that family and name, if there is one.
+    pub fn table(&mut self, family: TableFamily, name: &str) -> io::Result<Option<Table>> {
+        let sequence = self.ask(family, NFT_MSG_GETTABLE, 0, |out| {
             out.string(NFTA_TABLE_NAME, name);
         })?;
-        match self.answer(sequence, Table::decode) {
+        match self.answer(sequence, |message| Table::decode(family, message)) {
             Ok(table) => Ok(Some(table)),
             Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Whether there is a table of that name in the family `inet`, whoever made it.
-    pub fn table_exists(&mut self, name: &str) -> io::Result<bool> {
-        Ok(self.table(name)?.is_some())
+    /// Whether there is a table of that family and name, whoever made it.
+    pub fn table_exists(&mut self, family: TableFamily, name: &str) -> io::Result<bool> {
+        Ok(self.table(family, name)?.is_some())
     }
 
-    /// Whether the table of that name has our mark; nothing if there is no such table.
-    pub fn owned(&mut self, name: &str) -> io::Result<Option<bool>> {
-        Ok(self.table(name)?.map(|table| table.is_ours()))
+    /// Whether the table of that family and name has our mark; nothing if there is no such table.
+    pub fn owned(&mut self, family: TableFamily, name: &str) -> io::Result<Option<bool>> {
+        Ok(self.table(family, name)?.map(|table| table.is_ours()))
     }
 
-    /// What stands under the name of `ruleset`, down to the last expression; elements aside.
-    pub fn condition(&mut self, ruleset: &Ruleset) -> io::Result<Condition> {
-        let name = ruleset.table.as_str();
+    /// What stands under the name of `wanted`, down to the last expression; elements aside.
+    pub fn condition(&mut self, wanted: &mydocker_core::Table) -> io::Result<Condition> {
+        let (family, name) = (wanted.family, wanted.name.as_str());
         self.steadily(|socket| {
-            let Some(table) = socket.table(name)? else {
+            let Some(table) = socket.table(family, name)? else {
                 return Ok(Some(Condition::Absent));
             };
             if !table.is_ours() {
                 return Ok(Some(Condition::Foreign));
             }
-            let mut objects = |get, new, kind| socket.objects(get, new, kind, name);
+            let mut objects = |get, new, kind| socket.objects(family, get, new, kind, name);
             let chains = objects(NFT_MSG_GETCHAIN, NFT_MSG_NEWCHAIN, NFTA_CHAIN_TABLE)?;
             let sets = objects(NFT_MSG_GETSET, NFT_MSG_NEWSET, NFTA_SET_TABLE)?;
             let rules = objects(NFT_MSG_GETRULE, NFT_MSG_NEWRULE, NFTA_RULE_TABLE)?;
@@ -161,19 +162,19 @@ impl NftSocket {
                     sets,
                     rules,
                 }
-                .condition(&table, ruleset),
+                .condition(&table, wanted),
             ))
         })
     }
 
     /// The elements of one set. `ENOENT` if there is no such table or set.
-    /// Command: `nft list set inet TABLE SET`
+    /// Command: `nft list set FAMILY TABLE SET`
     pub fn elements(&mut self, table: &str, set: Set) -> io::Result<Vec<Element>> {
         self.steadily(|socket| socket.elements_once(table, set))
     }
 
-    /// The elements of all sets of a table of ours, one set after another, at one moment. `ENOENT`
-    /// if there is no such table or if it lacks a set.
+    /// The elements of all sets of our tables of one name, one set after another, at one moment.
+    /// `ENOENT` if there is no such table or if it lacks a set.
     pub fn all_elements(&mut self, table: &str) -> io::Result<Vec<Element>> {
         self.steadily(|socket| {
             let mut all = Vec::new();
@@ -189,6 +190,7 @@ impl NftSocket {
 
     fn elements_once(&mut self, table: &str, set: Set) -> io::Result<Option<Vec<Element>>> {
         self.dump(
+            set.family(),
             NFT_MSG_GETSETELEM,
             |out| {
                 out.string(NFTA_SET_ELEM_LIST_TABLE, table);
@@ -202,19 +204,21 @@ impl NftSocket {
     /// every kernel leaves out the others, and for chains none does.
     fn objects(
         &mut self,
+        family: TableFamily,
         get: u16,
         new: u16,
         kind: u16,
         table: &str,
     ) -> io::Result<Option<Vec<Vec<u8>>>> {
         self.dump(
+            family,
             get,
             |out| {
                 out.string(kind, table);
             },
             |message, out| {
                 let body = message
-                    .inet(new)
+                    .of(family, new)
                     .filter(|body| dump::is_of_table(body, kind, table));
                 out.extend(body.map(<[u8]>::to_vec));
             },
@@ -239,18 +243,19 @@ impl NftSocket {
 
     /// How many batches have been committed in this namespace.
     fn generation(&mut self) -> io::Result<u32> {
-        let sequence = self.ask(NFT_MSG_GETGEN, 0, |_| ())?;
+        let sequence = self.ask(TableFamily::Inet, NFT_MSG_GETGEN, 0, |_| ())?;
         self.answer(sequence, dump::generation)
     }
 
     /// The whole of one dump; nothing if the ruleset changed meanwhile.
     fn dump<T>(
         &mut self,
+        family: TableFamily,
         kind: u16,
         fill: impl Fn(&mut Writer),
         decode: impl Fn(&Message<'_>, &mut Vec<T>),
     ) -> io::Result<Option<Vec<T>>> {
-        let sequence = self.ask(kind, NLM_F_DUMP, fill)?;
+        let sequence = self.ask(family, kind, NLM_F_DUMP, fill)?;
         let (mut all, mut intact) = (Vec::new(), true);
         while receive(&self.socket, &mut self.buffer)? {
             for message in messages(&self.buffer).filter(|m| m.sequence == sequence) {
@@ -290,9 +295,15 @@ impl NftSocket {
         Err(io::ErrorKind::UnexpectedEof.into())
     }
 
-    fn ask(&mut self, kind: u16, flags: u16, fill: impl Fn(&mut Writer)) -> io::Result<u32> {
+    fn ask(
+        &mut self,
+        family: TableFamily,
+        kind: u16,
+        flags: u16,
+        fill: impl Fn(&mut Writer),
+    ) -> io::Result<u32> {
         let sequence = self.take_sequences(1);
-        self.send(&request(kind, flags, sequence, fill))?;
+        self.send(&request(family, kind, flags, sequence, fill))?;
         Ok(sequence)
     }
 
