@@ -1,0 +1,259 @@
+//! The static half of the firewall, as data: one description that `nft` text and netlink
+//! messages are both made from.
+//!
+//! Everything that varies with networks, endpoints or ports is an element of a set or map; the
+//! rules never change, and a packet meets the same few of them on a host with one published
+//! port as on a host with ten thousand.
+
+mod rules;
+mod text;
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::instance::fnv1a;
+use crate::{Family, Instance};
+use text::Body;
+
+/// The tables of one instance, made and removed together: `inet` for what is routed, `bridge` for
+/// what a container may claim to be.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Ruleset {
+    /// One of each family, under one name.
+    pub tables: [Table; 2],
+}
+
+/// An nf_tables table.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Table {
+    /// Its family.
+    pub family: TableFamily,
+    /// Its name.
+    pub name: String,
+    /// Its sets and maps.
+    pub sets: Vec<Set>,
+    /// Its chains; one that another jumps to stands before it.
+    pub chains: Vec<Chain>,
+}
+
+/// Which packets a table sees.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TableFamily {
+    /// `inet`: IPv4 and IPv6 at the IP layer.
+    Inet,
+    /// `bridge`: frames, at the ports of a bridge.
+    Bridge,
+}
+
+/// A named set, or a map when it has data.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Set {
+    /// Its name.
+    pub name: &'static str,
+    /// The types of its key, concatenated.
+    pub key: &'static [SetType],
+    /// The types of its data, concatenated; empty for a set.
+    pub data: &'static [SetType],
+    /// Whether keys may be prefixes (`flags interval`).
+    pub interval: bool,
+}
+
+/// The type of one field of a key.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SetType {
+    /// `ipv4_addr`
+    Ipv4Addr,
+    /// `ipv6_addr`
+    Ipv6Addr,
+    /// `inet_proto`
+    InetProto,
+    /// `inet_service`
+    InetService,
+    /// `ifname`
+    Ifname,
+    /// `ether_addr`
+    EtherAddr,
+    /// What [`Field::Advertised`] reads, for which nft has no name: a set with it is declared by
+    /// the fields that are looked up in it (`typeof`).
+    Advertised,
+}
+
+/// A chain, with its place in the packet's path if it is a base chain.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Chain {
+    /// Its name.
+    pub name: &'static str,
+    /// Type, hook and priority of a base chain. Its policy is always accept: what our rules
+    /// don't name is none of our business.
+    pub base: Option<(Kind, Hook, i32)>,
+    /// Its rules, in order.
+    pub rules: Vec<Rule>,
+}
+
+/// The type of a base chain.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// `filter`
+    Filter,
+    /// `nat`
+    Nat,
+}
+
+/// A netfilter hook (`enum nf_inet_hooks`, linux/netfilter.h).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Hook {
+    /// Before routing.
+    Prerouting,
+    /// Between interfaces.
+    Forward,
+    /// From this host.
+    Output,
+    /// After routing.
+    Postrouting,
+}
+
+/// Conditions that must all hold, and what then happens.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Rule {
+    /// All must match.
+    pub when: Vec<Expression>,
+    /// What happens then.
+    pub then: Verdict,
+}
+
+/// A field of a packet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Field {
+    /// The interface it came in by.
+    Iifname,
+    /// The interface it leaves by.
+    Oifname,
+    /// The source address.
+    Source(Family),
+    /// The destination address.
+    Destination(Family),
+    /// The transport protocol.
+    L4Proto,
+    /// The destination port.
+    DestinationPort,
+    /// The MAC address that a frame comes from.
+    SourceMac,
+    /// The MAC address that an ARP packet is about.
+    ArpSourceMac,
+    /// The IPv4 address that an ARP packet is about.
+    ArpSource,
+    /// The IPv6 address that a neighbour advertisement is about (RFC 4861, 4.4), in bits 64 to 191
+    /// of the ICMPv6 message.
+    Advertised,
+}
+
+/// What a frame carries (`ETH_P_*`, linux/if_ether.h). One with a VLAN tag carries none of them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum EtherType {
+    /// `ip`
+    Ipv4,
+    /// `arp`
+    Arp,
+    /// `ip6`
+    Ipv6,
+}
+
+/// An ICMPv6 message (RFC 4861).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Icmpv6 {
+    /// `nd-router-advert`
+    RouterAdvertisement,
+    /// `nd-neighbor-advert`
+    NeighbourAdvertisement,
+    /// `nd-redirect`
+    Redirect,
+}
+
+/// One condition.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Expression {
+    /// The concatenated fields are in the set.
+    In(&'static [Field], &'static str),
+    /// The concatenated fields are not in the set.
+    NotIn(&'static [Field], &'static str),
+    /// The field is an IPv4 address of 127.0.0.0/8.
+    Loopback4(Field),
+    /// The field is the IPv6 loopback address, ::1.
+    Loopback6(Field),
+    /// The destination is an address of this host (`fib daddr type local`).
+    ToThisHost,
+    /// The packet belongs to a connection that was let through (`ct state established,related`).
+    Established,
+    /// The connection's destination was rewritten (`ct status dnat`).
+    Dnatted,
+    /// The frame carries this. In a `bridge` table it stands before whatever reads the packet
+    /// inside, or nft would put a condition of its own there.
+    Carries(EtherType),
+    /// The packet is this ICMPv6 message.
+    Icmpv6Type(Icmpv6),
+    /// The packet is an ICMPv6 message.
+    IsIcmpv6,
+    /// The field, an IPv4 address, is 0.0.0.0.
+    Unspecified4(Field),
+    /// The field, an IPv6 address, is ::.
+    Unspecified6(Field),
+}
+
+/// What a matching rule does.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// Let it through this hook's chain.
+    Accept,
+    /// Throw it away.
+    Drop,
+    /// Go back to the calling chain, or to the policy.
+    Return,
+    /// Go on in another chain and come back.
+    Jump(&'static str),
+    /// Rewrite the source to the address of the outgoing interface.
+    Masquerade,
+    /// Rewrite destination address and port to what the map says of the concatenated fields;
+    /// a packet that the map doesn't know passes on.
+    DnatByMap(Family, &'static [Field], &'static str),
+}
+
+impl Ruleset {
+    /// The tables of `instance`.
+    #[must_use]
+    pub fn of(instance: Instance) -> Self {
+        let table = |family, sets, chains| Table {
+            family,
+            name: instance.table(),
+            sets,
+            chains,
+        };
+        Self {
+            tables: [
+                table(TableFamily::Inet, rules::sets(), rules::chains()),
+                table(
+                    TableFamily::Bridge,
+                    rules::guard_sets(),
+                    vec![rules::guard()],
+                ),
+            ],
+        }
+    }
+}
+
+impl Table {
+    /// The table's comment: whose it is, and a hash of everything static in it, so that a table
+    /// of another version is told from ours.
+    #[must_use]
+    pub fn comment(&self) -> String {
+        format!(
+            "{}{:016x}",
+            Self::MARK,
+            fnv1a(&[format!("{}", Body(self)).as_bytes()])
+        )
+    }
+
+    /// How the comment of every table of ours begins.
+    pub const MARK: &'static str = "mydocker ruleset ";
+}
