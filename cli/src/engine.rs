@@ -1,7 +1,7 @@
 //! Engine: a store and an executor, and one transaction at a time between them.
 
 mod error;
-mod mind;
+pub(crate) mod mind;
 #[cfg(test)]
 mod tests;
 

@@ -38,7 +38,7 @@ impl Memory for Mind {
 }
 
 /// A kernel where everything succeeds.
-pub(super) struct Willing;
+pub(crate) struct Willing;
 
 impl Executor for Willing {
     fn apply(&mut self, ops: &[Op]) -> Vec<OpResult> {

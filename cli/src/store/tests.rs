@@ -5,11 +5,12 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use mydocker_core::{
-    AttachSpec, EndpointId, Entry, Executor, Facts, Footprint, Instance, Netns, NetworkName,
-    NetworkSpec, Op, OpError, OpResult, Outcome, Recorder, Request, State, Transaction, drive,
+    AttachSpec, EndpointId, Entry, Facts, Instance, NetworkName, NetworkSpec, Outcome, Recorder,
+    Request, State, Transaction, drive,
 };
 
 use super::*;
+use crate::engine::mind::Willing;
 
 mod access;
 mod damage;
@@ -80,26 +81,6 @@ impl Place {
             let outcome = drive(&mut transaction, &mut Willing, &mut store).unwrap();
             assert_eq!(outcome, Outcome::Committed);
         }
-    }
-}
-
-struct Willing;
-
-impl Executor for Willing {
-    fn apply(&mut self, ops: &[Op]) -> Vec<OpResult> {
-        ops.iter().map(|_| Ok(())).collect()
-    }
-
-    fn observe(&mut self, _: &Footprint) -> Result<Footprint, OpError> {
-        Ok(Footprint::new())
-    }
-
-    fn facts(&mut self) -> Result<Facts, OpError> {
-        Ok(Facts::default())
-    }
-
-    fn is_alive(&mut self, _: &Netns) -> bool {
-        true
     }
 }
 
