@@ -206,6 +206,9 @@ pub enum Expression {
 pub enum Verdict {
     /// Let it through this hook's chain.
     Accept,
+    /// Let it through this hook's chain, with [`Ruleset::PASSED`] set in its mark for whoever judges
+    /// later.
+    Pass,
     /// Throw it away.
     Drop,
     /// Go back to the calling chain, or to the policy.
@@ -220,6 +223,10 @@ pub enum Verdict {
 }
 
 impl Ruleset {
+    /// The bit of a packet's mark that says that our own forward chain let it through: an accept in
+    /// one base chain does not save a packet from a drop in another one of the same hook.
+    pub const PASSED: u32 = 0x0100_0000;
+
     /// The tables of `instance`.
     #[must_use]
     pub fn of(instance: Instance) -> Self {

@@ -131,7 +131,7 @@ pub(super) fn guard() -> Chain {
 
 pub(super) fn chains() -> Vec<Chain> {
     use Family::{V4, V6};
-    use Verdict::{Accept, DnatByMap, Drop, Jump, Masquerade, Return};
+    use Verdict::{DnatByMap, Drop, Jump, Masquerade, Pass, Return};
     let base = |name, kind, hook, priority, rules| Chain {
         name,
         base: Some((kind, hook, priority)),
@@ -229,13 +229,15 @@ pub(super) fn chains() -> Vec<Chain> {
                     [NotIn(&[Iifname], "bridges"), NotIn(&[Oifname], "bridges")],
                     Return,
                 ),
-                rule([In(&[Iifname, Oifname], "own")], Accept),
+                rule([In(&[Iifname, Oifname], "own")], Pass),
                 rule([In(&[Iifname], "internal")], Drop),
                 rule([In(&[Oifname], "internal")], Drop),
-                rule([Established], Accept),
-                rule([In(&[Oifname], "bridges"), Dnatted], Accept),
-                rule([In(&[Iifname], "open"), In(&[Oifname], "open")], Accept),
+                rule([Established], Pass),
+                rule([In(&[Oifname], "bridges"), Dnatted], Pass),
+                rule([In(&[Iifname], "open"), In(&[Oifname], "open")], Pass),
                 rule([In(&[Oifname], "bridges")], Drop),
+                // What is left comes from a container and leaves.
+                rule([], Pass),
             ],
         ),
     ]

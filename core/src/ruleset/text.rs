@@ -116,6 +116,10 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Accept => f.write_str("accept"),
+            Self::Pass => {
+                let bit = Ruleset::PASSED;
+                write!(f, "meta mark set meta mark | {bit:#010x} accept")
+            }
             Self::Drop => f.write_str("drop"),
             Self::Return => f.write_str("return"),
             Self::Jump(chain) => write!(f, "jump {chain}"),

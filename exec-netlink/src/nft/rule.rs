@@ -6,7 +6,9 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use mydocker_core::{EtherType, Expression, Family, Field, Icmpv6, Rule, TableFamily, Verdict};
+use mydocker_core::{
+    EtherType, Expression, Family, Field, Icmpv6, Rule, Ruleset, TableFamily, Verdict,
+};
 
 use super::abi::*;
 use super::attr::Writer;
@@ -29,6 +31,7 @@ pub(super) fn encode(table: TableFamily, rule: &Rule) -> Code {
     let code = rule.when.iter().fold(empty, condition);
     match &rule.then {
         Verdict::Accept => code.verdict(NF_ACCEPT, None),
+        Verdict::Pass => code.mark(Ruleset::PASSED).verdict(NF_ACCEPT, None),
         Verdict::Drop => code.verdict(NF_DROP, None),
         Verdict::Return => code.verdict(NFT_RETURN, None),
         Verdict::Jump(chain) => code.verdict(NFT_JUMP, Some(chain)),
@@ -233,18 +236,33 @@ impl Code {
         self.expression("ct", |e| {
             e.number(NFTA_CT_KEY, key).number(NFTA_CT_DREG, register(0));
         })
-        .expression("bitwise", |e| {
+        .bitwise(bits, 0)
+        .compare(NFT_CMP_NEQ, &[0; 4])
+    }
+
+    /// The number in word 0, in the machine's byte order, becomes `number & mask ^ xor`.
+    fn bitwise(self, mask: u32, xor: u32) -> Self {
+        self.expression("bitwise", |e| {
             e.number(NFTA_BITWISE_SREG, register(0))
                 .number(NFTA_BITWISE_DREG, register(0));
             e.number(NFTA_BITWISE_LEN, 4);
-            e.nest(NFTA_BITWISE_MASK, |mask| {
-                mask.bytes(NFTA_DATA_VALUE, &bits.to_ne_bytes());
+            e.nest(NFTA_BITWISE_MASK, |data| {
+                data.bytes(NFTA_DATA_VALUE, &mask.to_ne_bytes());
             });
-            e.nest(NFTA_BITWISE_XOR, |xor| {
-                xor.bytes(NFTA_DATA_VALUE, &[0; 4]);
+            e.nest(NFTA_BITWISE_XOR, |data| {
+                data.bytes(NFTA_DATA_VALUE, &xor.to_ne_bytes());
             });
         })
-        .compare(NFT_CMP_NEQ, &[0; 4])
+    }
+
+    /// The packet's mark gets these bits.
+    fn mark(self, bits: u32) -> Self {
+        self.meta(NFT_META_MARK, 0)
+            .bitwise(!bits, bits)
+            .expression("meta", |e| {
+                e.number(NFTA_META_KEY, NFT_META_MARK)
+                    .number(NFTA_META_SREG, register(0));
+            })
     }
 
     fn verdict(self, code: i32, chain: Option<&str>) -> Self {
