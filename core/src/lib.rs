@@ -50,8 +50,8 @@ pub use pool::{Pool, PoolError};
 pub use rejection::{Holder, Rejection};
 pub use request::{AttachSpec, NetworkSpec, Request, Setting, StaticRoute};
 pub use ruleset::{
-    Chain, EtherType, Expression, Field, Hook, Icmpv6, Kind, Rule, Ruleset, Set, SetType, Table,
-    TableFamily, Verdict,
+    Chain, Element, EtherType, Expression, Field, Hook, Icmpv6, Kind, Rule, Ruleset, Set, SetType,
+    Table, TableFamily, Value, Verdict, objects_of,
 };
 pub use snapshot::{Damage, NetworkRecord, Snapshot};
 pub use state::State;

@@ -3,12 +3,13 @@
 use alloc::format;
 use alloc::string::String;
 use core::fmt;
-use core::net::{IpAddr, SocketAddr};
+use core::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Dnat, Family, Guard, Instance, Link, Masquerade, Netns, Ns, Object, Route, Ruleset, Zone,
+    Dnat, Element, Family, Guard, Instance, Link, Masquerade, Netns, Ns, Object, Route, Ruleset,
+    Zone, ruleset,
 };
 
 /// Puts an object into the kernel or takes it out: the kernel's own grammar (NEWLINK, DELLINK).
@@ -166,14 +167,14 @@ fn fmt_add(object: &Object, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Object::Ruleset(instance) => {
             write!(f, "nft -f - <<'EOF'\n{}\nEOF", Ruleset::of(*instance))
         }
-        Object::Zone(zone) => fmt_zone("add", zone, f),
-        Object::Masquerade(masquerade) => fmt_masquerade("add", masquerade, f),
-        Object::Dnat(dnat) => {
-            let Dnat { to, .. } = dnat;
-            write!(f, "nft add element inet {} ", DnatMap(dnat))?;
-            write!(f, "'{{ {} : {} . {} }}'", NftKey(dnat), to.ip(), to.port())
-        }
-        Object::Guard(guard) => fmt_guard("add", guard, f),
+        Object::Zone(Zone { instance, .. })
+        | Object::Masquerade(Masquerade { instance, .. })
+        | Object::Dnat(Dnat { instance, .. })
+        | Object::Guard(Guard { instance, .. }) => fmt_elements(object, f, |element, f| {
+            let (family, set) = (element.table, element.set);
+            let table = instance.table();
+            write!(f, "add element {family} {table} {set} {{ {element} }}")
+        }),
         // `ip` takes no group for a device that is yet to be made, as netlink does.
         Object::Bridge(bridge) => {
             let (name, mac, mtu) = (bridge.name, bridge.mac, bridge.mtu_bytes);
@@ -255,17 +256,14 @@ fn fmt_del(object: &Object, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 "nft 'delete table inet {table}; delete table bridge {table}'"
             )
         }
-        Object::Zone(zone) => fmt_zone("delete", zone, f),
-        Object::Masquerade(masquerade) => fmt_masquerade("delete", masquerade, f),
-        Object::Dnat(dnat) => {
-            write!(
-                f,
-                "nft delete element inet {} '{{ {} }}'",
-                DnatMap(dnat),
-                NftKey(dnat)
-            )
-        }
-        Object::Guard(guard) => fmt_guard("delete", guard, f),
+        Object::Zone(Zone { instance, .. })
+        | Object::Masquerade(Masquerade { instance, .. })
+        | Object::Dnat(Dnat { instance, .. })
+        | Object::Guard(Guard { instance, .. }) => fmt_elements(object, f, |element, f| {
+            let (family, set, key) = (element.table, element.set, ruleset::Key(element));
+            let table = instance.table();
+            write!(f, "delete element {family} {table} {set} {{ {key} }}")
+        }),
         Object::Bridge(bridge) => write!(f, "ip link del dev {}", bridge.name),
         Object::Veth(veth) => write!(f, "ip link del dev {}", veth.name),
         Object::Move(moved) => {
@@ -296,70 +294,18 @@ fn fmt_del(object: &Object, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     }
 }
 
-fn fmt_zone(verb: &str, zone: &Zone, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let (table, bridge) = (zone.instance.table(), zone.bridge);
-    write!(
-        f,
-        "nft '{verb} element inet {table} bridges {{ \"{bridge}\" }}; "
-    )?;
-    write!(
-        f,
-        "{verb} element inet {table} own {{ \"{bridge}\" . \"{bridge}\" }}"
-    )?;
-    for (set, member) in [("internal", zone.internal), ("open", zone.open)] {
-        if member {
-            write!(f, "; {verb} element inet {table} {set} {{ \"{bridge}\" }}")?;
-        }
+/// All elements of an object in one `nft` command: all of them or none.
+fn fmt_elements(
+    object: &Object,
+    f: &mut fmt::Formatter<'_>,
+    each: impl Fn(&Element, &mut fmt::Formatter<'_>) -> fmt::Result,
+) -> fmt::Result {
+    f.write_str("nft '")?;
+    for (index, element) in object.elements().iter().enumerate() {
+        f.write_str(if index > 0 { "; " } else { "" })?;
+        each(element, f)?;
     }
     f.write_str("'")
-}
-
-fn fmt_guard(verb: &str, guard: &Guard, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let (table, port, mac) = (guard.instance.table(), guard.port, guard.mac);
-    write!(
-        f,
-        "nft '{verb} element bridge {table} ports {{ \"{port}\" }}; "
-    )?;
-    write!(
-        f,
-        "{verb} element bridge {table} macs {{ \"{port}\" . {mac} }}"
-    )?;
-    for address in &guard.addresses {
-        let set = match address {
-            IpAddr::V4(_) => "addresses4",
-            IpAddr::V6(_) => "addresses6",
-        };
-        write!(
-            f,
-            "; {verb} element bridge {table} {set} {{ \"{port}\" . {mac} . {address} }}"
-        )?;
-        if let IpAddr::V6(v6) = address {
-            // A number to nft, which has no name for the field that is looked up.
-            let number = u128::from(*v6);
-            write!(
-                f,
-                "; {verb} element bridge {table} targets6 {{ \"{port}\" . {number:#x} }}"
-            )?;
-        }
-    }
-    f.write_str("'")
-}
-
-fn fmt_masquerade(verb: &str, masq: &Masquerade, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let Masquerade {
-        instance,
-        subnet,
-        bridge,
-    } = masq;
-    let set = match Family::of(subnet.addr()) {
-        Family::V4 => "masquerade4",
-        Family::V6 => "masquerade6",
-    };
-    let table = instance.table();
-    write!(
-        f,
-        "nft {verb} element inet {table} {set} '{{ {subnet} . \"{bridge}\" }}'"
-    )
 }
 
 fn fmt_route(verb: &str, route: &Route, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -426,35 +372,6 @@ impl fmt::Display for Place<'_> {
                 None => write!(f, "{netns}"),
             },
         }
-    }
-}
-
-/// Table and map that a published port is an element of.
-struct DnatMap<'a>(&'a Dnat);
-
-impl fmt::Display for DnatMap<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let family = match self.0.to {
-            SocketAddr::V4(_) => "publish4",
-            SocketAddr::V6(_) => "publish6",
-        };
-        let at = if self.0.at.is_some() { "_at" } else { "" };
-        write!(f, "{} {family}{at}", self.0.instance.table())
-    }
-}
-
-/// The element's key in nft's words.
-struct NftKey<'a>(&'a Dnat);
-
-impl fmt::Display for NftKey<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Dnat {
-            at, protocol, port, ..
-        } = self.0;
-        if let Some(at) = at {
-            write!(f, "{at} . ")?;
-        }
-        write!(f, "{protocol} . {port}")
     }
 }
 

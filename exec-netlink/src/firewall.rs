@@ -1,18 +1,15 @@
 //! The nf_tables half of an op: one batch for a run of them.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use mydocker_core::{
-    Dnat, ErrorKind, Footprint, Guard, Instance, LinkName, Mac, Masquerade, Object, Op, OpError,
-    OpResult, Protocol, Ruleset, Table, Zone,
+    Dnat, Element, ErrorKind, Footprint, Guard, Instance, Masquerade, Object, Op, OpError,
+    OpResult, Ruleset, Table, Zone, objects_of,
 };
-use nix::errno::Errno;
 
 use crate::errno;
 use crate::home::Home;
-use crate::nft::{Batch, BatchError, Condition, Element, NftSocket};
+use crate::nft::{Batch, BatchError, Condition, NftSocket};
 
 /// The host's socket to nf_tables, opened when it is first needed: attaching a container that
 /// publishes nothing to a network without guards needs none.
@@ -105,7 +102,7 @@ fn remove(firewall: &mut Firewall, instance: Instance, object: &Object) -> Resul
         return errno::gone_is_fine(all_at_once(firewall, instance, &[op]));
     }
     let socket = firewall.socket()?;
-    for element in elements(object)? {
+    for element in object.elements() {
         let mut batch = Batch::new(&instance.table());
         batch.delete(&element);
         errno::gone_is_fine(commit(socket, &batch))?;
@@ -140,10 +137,12 @@ fn write(
                 delete_ours(batch, table)?;
             }
         }
-        Op::Add(object) => elements(object)?
+        Op::Add(object) => object
+            .elements()
             .iter()
             .for_each(|element| batch.add(element)),
-        Op::Del(object) => elements(object)?
+        Op::Del(object) => object
+            .elements()
             .iter()
             .for_each(|element| batch.delete(element)),
     }
@@ -157,48 +156,6 @@ fn commit(socket: &mut NftSocket, batch: &Batch) -> Result<(), OpError> {
         Err(BatchError::Unsent(error)) => Err(errno::of_io("nf_tables", &error)),
         Err(BatchError::InDoubt(error)) => Err(errno::in_doubt(error)),
     }
-}
-
-/// The elements that an object is made of.
-fn elements(object: &Object) -> Result<Vec<Element>, OpError> {
-    Ok(match object {
-        Object::Zone(zone) => {
-            let mut all = vec![Element::Bridge(zone.bridge), Element::Own(zone.bridge)];
-            all.extend(zone.internal.then_some(Element::Internal(zone.bridge)));
-            all.extend(zone.open.then_some(Element::Open(zone.bridge)));
-            all
-        }
-        Object::Masquerade(Masquerade { subnet, bridge, .. }) => {
-            vec![Element::masquerade(*subnet, *bridge)]
-        }
-        Object::Dnat(Dnat {
-            at,
-            protocol,
-            port,
-            to,
-            ..
-        }) => {
-            let element = Element::publish(*at, protocol.number(), *port, *to);
-            vec![element.ok_or_else(|| OpError {
-                kind: ErrorKind::Os(Errno::EINVAL as i32),
-                detail: "EINVAL: a port of one family can't lead to an address of the other".into(),
-            })?]
-        }
-        Object::Guard(guard) => {
-            let (port, mac) = (guard.port, guard.mac);
-            let mut all = vec![Element::Port(port), Element::Mac(port, mac)];
-            for address in &guard.addresses {
-                all.push(Element::Address(port, mac, *address));
-                if let IpAddr::V6(target) = address {
-                    all.push(Element::Target(port, *target));
-                }
-            }
-            // What goes into one set shares a message.
-            all.sort();
-            all
-        }
-        _ => Vec::new(),
-    })
 }
 
 /// What our tables hold. One that was edited, or holds what we would never have put there, counts
@@ -215,123 +172,9 @@ pub(crate) fn observe(firewall: &mut Firewall, instance: Instance) -> Result<Foo
             }
         }
     }
-    let elements = socket.all_elements(&instance.table()).map_err(read)?;
-    Ok(objects(instance, elements).unwrap_or_default())
-}
-
-/// The objects that elements make up; nothing if some are left over.
-fn objects(instance: Instance, elements: Vec<Element>) -> Option<Footprint> {
-    let mut all = Footprint::from([Object::Ruleset(instance)]);
-    let mut zones: BTreeMap<LinkName, Zone> = BTreeMap::new();
-    let [mut own, mut internal, mut open] = [const { BTreeSet::<LinkName>::new() }; 3];
-    let mut ports = BTreeSet::<LinkName>::new();
-    let mut guards: BTreeMap<LinkName, Guard> = BTreeMap::new();
-    let (mut addresses, mut targets) = (BTreeSet::new(), BTreeSet::new());
-    for element in elements {
-        match element {
-            Element::Bridge(bridge) => {
-                let (internal, open) = (false, false);
-                zones.insert(
-                    bridge,
-                    Zone {
-                        instance,
-                        bridge,
-                        internal,
-                        open,
-                    },
-                );
-            }
-            Element::Own(bridge) => drop(own.insert(bridge)),
-            Element::Internal(bridge) => drop(internal.insert(bridge)),
-            Element::Open(bridge) => drop(open.insert(bridge)),
-            Element::Masquerade { subnet, bridge } => {
-                all.insert(Object::Masquerade(Masquerade {
-                    instance,
-                    subnet,
-                    bridge,
-                }));
-            }
-            Element::Publish4 {
-                at,
-                protocol,
-                port,
-                to,
-            } => {
-                let (at, to) = (at.map(IpAddr::V4), SocketAddr::V4(to));
-                all.insert(dnat(instance, at, protocol, port, to)?);
-            }
-            Element::Publish6 {
-                at,
-                protocol,
-                port,
-                to,
-            } => {
-                let (at, to) = (at.map(IpAddr::V6), SocketAddr::V6(to));
-                all.insert(dnat(instance, at, protocol, port, to)?);
-            }
-            Element::Port(port) => drop(ports.insert(port)),
-            Element::Mac(port, mac) => {
-                let addresses = BTreeSet::new();
-                let guard = Guard {
-                    instance,
-                    port,
-                    mac,
-                    addresses,
-                };
-                if guards.insert(port, guard).is_some() {
-                    return None;
-                }
-            }
-            Element::Address(port, mac, address) => drop(addresses.insert((port, mac, address))),
-            Element::Target(port, target) => drop(targets.insert((port, target))),
-            Element::Stray(_) => return None,
-        }
-    }
-    let bridges: BTreeSet<LinkName> = zones.keys().copied().collect();
-    if own != bridges || !internal.is_subset(&bridges) || !open.is_subset(&bridges) {
-        return None;
-    }
-    all.extend(guarded(ports, guards, addresses, &targets)?);
-    for (bridge, mut zone) in zones {
-        zone.internal = internal.contains(&bridge);
-        zone.open = open.contains(&bridge);
-        all.insert(Object::Zone(zone));
-    }
-    Some(all)
-}
-
-/// The guards that elements make up; nothing if some are left over or missing.
-fn guarded(
-    ports: BTreeSet<LinkName>,
-    mut guards: BTreeMap<LinkName, Guard>,
-    addresses: BTreeSet<(LinkName, Mac, IpAddr)>,
-    targets: &BTreeSet<(LinkName, Ipv6Addr)>,
-) -> Option<Vec<Object>> {
-    let mut claimed = BTreeSet::new();
-    for (port, mac, address) in addresses {
-        let guard = guards.get_mut(&port).filter(|guard| guard.mac == mac)?;
-        guard.addresses.insert(address);
-        if let IpAddr::V6(target) = address {
-            claimed.insert((port, target));
-        }
-    }
-    let whole = claimed == *targets && guards.keys().eq(&ports);
-    whole.then(|| guards.into_values().map(Object::Guard).collect())
-}
-
-fn dnat(
-    instance: Instance,
-    at: Option<IpAddr>,
-    protocol: u8,
-    port: u16,
-    to: SocketAddr,
-) -> Option<Object> {
-    let protocol = Protocol::of_number(protocol)?;
-    Some(Object::Dnat(Dnat {
-        instance,
-        at,
-        protocol,
-        port,
-        to,
-    }))
+    let elements = socket.all_elements(&ruleset).map_err(read)?;
+    let ours: Option<Vec<Element>> = elements.into_iter().collect();
+    Ok(ours
+        .and_then(|elements| objects_of(instance, elements))
+        .unwrap_or_default())
 }

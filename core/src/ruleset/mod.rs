@@ -5,6 +5,7 @@
 //! rules never change, and a packet meets the same few of them on a host with one published
 //! port as on a host with ten thousand.
 
+mod element;
 mod rules;
 mod text;
 
@@ -15,6 +16,8 @@ use alloc::vec::Vec;
 
 use crate::instance::fnv1a;
 use crate::{Family, Instance};
+pub(crate) use element::Key;
+pub use element::{Element, Value, objects_of};
 use text::Body;
 
 /// The tables of one instance, made and removed together: `inet` for what is routed, `bridge` for
@@ -39,7 +42,7 @@ pub struct Table {
 }
 
 /// Which packets a table sees.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum TableFamily {
     /// `inet`: IPv4 and IPv6 at the IP layer.
     Inet,
@@ -48,7 +51,7 @@ pub enum TableFamily {
 }
 
 /// A named set, or a map when it has data.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Set {
     /// Its name.
     pub name: &'static str,

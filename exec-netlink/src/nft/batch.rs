@@ -1,13 +1,12 @@
 //! Changes that the kernel makes all together or not at all.
 
-use mydocker_core::{Table, TableFamily};
+use mydocker_core::{Element, Table, TableFamily};
 
 use super::abi::*;
 use super::attr::Writer;
-use super::element::Element;
 use super::message::{add_flags, begin, end, nft, set_sequence};
 use super::ruleset::{self, family_number};
-use super::set::{self, Set};
+use super::{element, set};
 
 /// Elements of one message: ours take at most 84 bytes each.
 const ELEMENTS_PER_MESSAGE_MAX: usize = 500;
@@ -34,7 +33,8 @@ pub struct Batch {
 #[derive(Clone, Copy, Debug)]
 struct Elements {
     kind: u16,
-    set: Set,
+    table: TableFamily,
+    set: &'static str,
     list: usize,
     count: usize,
 }
@@ -144,32 +144,33 @@ impl Batch {
     }
 
     fn element(&mut self, kind: u16, flags: u16, element: &Element) {
-        let raw = element.to_raw();
+        let Element { table, set, .. } = *element;
         self.ops.push(self.out.bytes.len());
         let mut elements = match self.elements {
             Some(open)
-                if (open.kind, open.set) == (kind, raw.set)
+                if (open.kind, open.table, open.set) == (kind, table, set)
                     && open.count < ELEMENTS_PER_MESSAGE_MAX
                     && self.out.bytes.len() - open.list < ELEMENT_BYTES_MAX =>
             {
                 open
             }
             Some(_) | None => {
-                let (table, mut list) = (self.table.clone(), 0);
-                self.message(raw.set.family(), kind, flags, |out| {
-                    out.string(NFTA_SET_ELEM_LIST_TABLE, &table);
-                    out.string(NFTA_SET_ELEM_LIST_SET, raw.set.name());
+                let (name, mut list) = (self.table.clone(), 0);
+                self.message(table, kind, flags, |out| {
+                    out.string(NFTA_SET_ELEM_LIST_TABLE, &name);
+                    out.string(NFTA_SET_ELEM_LIST_SET, set);
                     list = out.open(NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED);
                 });
                 Elements {
                     kind,
-                    set: raw.set,
+                    table,
+                    set,
                     list,
                     count: 0,
                 }
             }
         };
-        raw.encode(&mut self.out);
+        element::encode(element, &mut self.out);
         elements.count += 1;
         self.out.close(elements.list);
         if let Some(start) = self.messages.last() {
@@ -237,17 +238,22 @@ impl Batch {
 
 #[cfg(test)]
 mod tests {
+    use mydocker_core::Value;
+
     use super::*;
     use crate::nft::message::messages;
 
     #[test]
     fn elements_share_messages_and_are_found_again() {
         let mut batch = Batch::new("t");
-        let name = |i: usize| format!("br{i}").parse().unwrap();
+        let bridge = |i: usize| {
+            let name = Value::Link(format!("br{i}").parse().unwrap());
+            Element::new(TableFamily::Inet, "bridges", &[name], &[]).unwrap()
+        };
         for i in 0..1201 {
-            batch.add(&Element::Bridge(name(i)));
+            batch.add(&bridge(i));
         }
-        batch.delete(&Element::Bridge(name(7)));
+        batch.delete(&bridge(7));
         assert_eq!(batch.messages.len(), 1 + 3 + 1);
         for (op, at) in batch.ops.iter().enumerate() {
             let message = batch

@@ -1,13 +1,12 @@
 //! What the kernel says that it holds. Every function takes any bytes.
 
-use mydocker_core::TableFamily;
+use mydocker_core::{Element, Set, TableFamily};
 
 use super::abi::*;
 use super::attr::{Attr, Writer, agree, attrs, find};
-use super::element::{Element, RawElement};
 use super::message::{FAMILY_BYTES, Message, nft};
 use super::ruleset::{self, Condition};
-use super::set::{self, Set};
+use super::{element, set};
 
 /// A table as the kernel holds it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -63,22 +62,26 @@ fn comment(userdata: &[u8]) -> Option<String> {
     None
 }
 
-/// Reads the elements in an `NFT_MSG_NEWSETELEM` about `set` of `table`; none in any other message.
+/// Reads the elements in an `NFT_MSG_NEWSETELEM` about `set` of the table of that family and name;
+/// nothing for one that we would never have written, and none in any other message.
 #[must_use]
-pub fn elements(message: &Message<'_>, table: &str, set: Set) -> Vec<Element> {
-    let Some(body) = message.of(set.family(), NFT_MSG_NEWSETELEM) else {
+pub fn elements(
+    message: &Message<'_>,
+    family: TableFamily,
+    table: &str,
+    set: Set,
+) -> Vec<Option<Element>> {
+    let Some(body) = message.of(family, NFT_MSG_NEWSETELEM) else {
         return Vec::new();
     };
     let named = |kind| find(body, kind).and_then(Attr::string);
     if named(NFTA_SET_ELEM_LIST_TABLE) != Some(table)
-        || named(NFTA_SET_ELEM_LIST_SET) != Some(set.name())
+        || named(NFTA_SET_ELEM_LIST_SET) != Some(set.name)
     {
         return Vec::new();
     }
     let list = find(body, NFTA_SET_ELEM_LIST_ELEMENTS).map_or(&[][..], |attr| attr.value);
-    RawElement::decode_list(set, list)
-        .map(Element::from)
-        .collect()
+    element::decode_list(family, set, list).collect()
 }
 
 /// Reads an `NFT_MSG_NEWGEN`: the number of the ruleset's generation.
@@ -162,7 +165,7 @@ pub(super) fn is_of_table(body: &[u8], kind: u16, table: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use mydocker_core::{Instance, Ruleset};
+    use mydocker_core::{Instance, Ruleset, Value};
     use proptest::prelude::*;
 
     use super::*;
@@ -173,10 +176,10 @@ mod tests {
     fn decode_all(datagram: &[u8]) {
         for message in messages(datagram) {
             let _ = Acknowledgement::decode(&message);
-            for set in Set::ALL {
-                let _ = elements(&message, "t", set);
-            }
             for table in &Ruleset::of(Instance::DEFAULT).tables {
+                for set in &table.sets {
+                    let _ = elements(&message, table.family, "t", *set);
+                }
                 let _ = Table::decode(table.family, &message);
                 for kind in [NFT_MSG_NEWCHAIN, NFT_MSG_NEWSET, NFT_MSG_NEWRULE] {
                     if let Some(body) = message.of(table.family, kind) {
@@ -205,7 +208,9 @@ mod tests {
             for table in &Ruleset::of(Instance::DEFAULT).tables {
                 batch.create_table(table);
             }
-            batch.add(&Element::Own("br0".parse().unwrap()));
+            let bridge = Value::Link("br0".parse().unwrap());
+            let own = Element::new(TableFamily::Inet, "own", &[bridge, bridge], &[]);
+            batch.add(&own.unwrap());
             let mut bytes = batch.datagram(1);
             if let Some(byte) = bytes.get_mut(at) {
                 *byte = to;

@@ -1,334 +1,174 @@
-//! What varies: elements of sets and maps for a bridge, a subnet, a published port, a guarded port.
+//! Elements of sets and maps as the kernel takes and shows them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use mydocker_core::{LinkName, Mac};
+use mydocker_core::{Element, LinkName, Mac, Protocol, Set, SetType, TableFamily, Value};
 
 use super::abi::*;
-use super::attr::{Writer, attrs, find};
-use super::set::Set;
+use super::attr::{Attr, Writer, attrs, find};
 
 /// Bytes of an interface name in a key, NUL-padded (`IFNAMSIZ`, linux/if.h).
 const NAME_BYTES: usize = 16;
+/// Bytes that every field of a key is padded to a multiple of.
+const WORD_BYTES: usize = 4;
 
-/// An element of one of our sets, by its meaning.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Element {
-    /// A bridge of ours. Command: `nft add element inet TABLE bridges { NAME }`
-    Bridge(LinkName),
-    /// A network whose members reach each other through the IP layer (`own`).
-    Own(LinkName),
-    /// A network with no way in or out (`internal`).
-    Internal(LinkName),
-    /// A network that sees all other open ones (`open`).
-    Open(LinkName),
-    /// A subnet whose way out is masqueraded (`masquerade4`, `masquerade6`).
-    Masquerade {
-        /// The subnet, without host bits.
-        subnet: IpNet,
-        /// The bridge from which it comes.
-        bridge: LinkName,
-    },
-    /// An IPv4 port of the host that leads to a container (`publish4`, `publish4_at`).
-    Publish4 {
-        /// The host's address; `None` for all of them.
-        at: Option<Ipv4Addr>,
-        /// The transport protocol (`IPPROTO_*`): 6 TCP, 17 UDP, 132 SCTP.
-        protocol: u8,
-        /// The host's port.
-        port: u16,
-        /// The container's address and port.
-        to: SocketAddrV4,
-    },
-    /// An IPv6 port of the host that leads to a container (`publish6`, `publish6_at`).
-    Publish6 {
-        /// The host's address; `None` for all of them.
-        at: Option<Ipv6Addr>,
-        /// The transport protocol (`IPPROTO_*`).
-        protocol: u8,
-        /// The host's port.
-        port: u16,
-        /// The container's address and port, without scope and flow.
-        to: SocketAddrV6,
-    },
-    /// A port of a bridge that is guarded. Command: `nft add element bridge TABLE ports { NAME }`
-    Port(LinkName),
-    /// A MAC address that a guarded port may send from (`macs`).
-    Mac(LinkName, Mac),
-    /// An IP address that a guarded port may send from (`addresses4`, `addresses6`); an IPv4 one it
-    /// may claim by ARP, too.
-    Address(LinkName, Mac, IpAddr),
-    /// An IPv6 address that a guarded port may claim by a neighbour advertisement (`targets6`).
-    Target(LinkName, Ipv6Addr),
-    /// Something in a set of ours that we never put there.
-    Stray(RawElement),
+/// Writes an element as one entry of `NFTA_SET_ELEM_LIST_ELEMENTS`.
+pub(super) fn encode(element: &Element, out: &mut Writer) {
+    out.nest(NFTA_LIST_ELEM, |entry| {
+        value(entry, NFTA_SET_ELEM_KEY, element.key(), first_address);
+        if element.key().any(|value| matches!(value, Value::Subnet(_))) {
+            value(entry, NFTA_SET_ELEM_KEY_END, element.key(), last_address);
+        }
+        if element.data().next().is_some() {
+            value(entry, NFTA_SET_ELEM_DATA, element.data(), first_address);
+        }
+    });
 }
 
-/// An element as the kernel holds it.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct RawElement {
-    /// The set or map.
-    pub set: Set,
-    /// The key, or where it starts: every field padded to a multiple of four bytes
-    /// (`NFTA_SET_ELEM_KEY`, linux/netfilter/nf_tables.h).
-    pub key: Vec<u8>,
-    /// Where the key ends, in sets of intervals (`NFTA_SET_ELEM_KEY_END`).
-    pub key_end: Option<Vec<u8>>,
-    /// The value, in maps (`NFTA_SET_ELEM_DATA`).
-    pub data: Option<Vec<u8>>,
+/// Fields one after another; of a subnet, the address that `end` says.
+fn value(
+    out: &mut Writer,
+    kind: u16,
+    fields: impl Iterator<Item = Value>,
+    end: fn(&IpNet) -> IpAddr,
+) {
+    out.nest(kind, |nest| {
+        let start = nest.open(NFTA_DATA_VALUE);
+        for field in fields {
+            match field {
+                Value::Link(name) => nest.bytes.extend_from_slice(&padded(name)),
+                Value::Mac(mac) => nest.bytes.extend_from_slice(&mac.octets()),
+                Value::Address(address) => put_address(nest, address),
+                Value::Subnet(subnet) => put_address(nest, end(&subnet)),
+                Value::Protocol(protocol) => nest.bytes.push(protocol.number()),
+                Value::Port(port) => nest.bytes.extend_from_slice(&port.to_be_bytes()),
+                Value::Advertised(address) => nest.bytes.extend_from_slice(&address.octets()),
+            }
+            let padded = nest.bytes.len().next_multiple_of(WORD_BYTES);
+            nest.bytes.resize(padded, 0);
+        }
+        nest.close(start);
+    });
 }
 
-impl Element {
-    /// Traffic from `subnet`, whose bridge is `bridge`, leaves under the host's address.
-    #[must_use]
-    pub fn masquerade(subnet: IpNet, bridge: LinkName) -> Self {
-        Self::Masquerade {
-            subnet: subnet.trunc(),
-            bridge,
-        }
-    }
-
-    /// Connections to a port of the host, at one of its addresses or at all of them, go to `to`.
-    /// The unspecified address means all. Nothing if the families differ.
-    #[must_use]
-    pub fn publish(at: Option<IpAddr>, protocol: u8, port: u16, to: SocketAddr) -> Option<Self> {
-        let at = at.filter(|at| !at.is_unspecified());
-        match (at, to) {
-            (None, SocketAddr::V4(to)) => Some(Self::Publish4 {
-                at: None,
-                protocol,
-                port,
-                to,
-            }),
-            (None, SocketAddr::V6(to)) => Some(Self::Publish6 {
-                at: None,
-                protocol,
-                port,
-                to: bare(to),
-            }),
-            (Some(IpAddr::V4(at)), SocketAddr::V4(to)) => Some(Self::Publish4 {
-                at: Some(at),
-                protocol,
-                port,
-                to,
-            }),
-            (Some(IpAddr::V6(at)), SocketAddr::V6(to)) => Some(Self::Publish6 {
-                at: Some(at),
-                protocol,
-                port,
-                to: bare(to),
-            }),
-            (Some(IpAddr::V4(_)), SocketAddr::V6(_)) | (Some(IpAddr::V6(_)), SocketAddr::V4(_)) => {
-                None
-            }
-        }
-    }
-
-    /// The set or map that it belongs to.
-    #[must_use]
-    pub fn set(&self) -> Set {
-        match self {
-            Self::Bridge(_) => Set::Bridges,
-            Self::Own(_) => Set::Own,
-            Self::Internal(_) => Set::Internal,
-            Self::Open(_) => Set::Open,
-            Self::Masquerade {
-                subnet: IpNet::V4(_),
-                ..
-            } => Set::Masquerade4,
-            Self::Masquerade {
-                subnet: IpNet::V6(_),
-                ..
-            } => Set::Masquerade6,
-            Self::Publish4 { at: None, .. } => Set::Publish4,
-            Self::Publish4 { at: Some(_), .. } => Set::Publish4At,
-            Self::Publish6 { at: None, .. } => Set::Publish6,
-            Self::Publish6 { at: Some(_), .. } => Set::Publish6At,
-            Self::Port(_) => Set::Ports,
-            Self::Mac(..) => Set::Macs,
-            Self::Address(_, _, IpAddr::V4(_)) => Set::Addresses4,
-            Self::Address(_, _, IpAddr::V6(_)) => Set::Addresses6,
-            Self::Target(..) => Set::Targets6,
-            Self::Stray(raw) => raw.set,
-        }
-    }
-
-    /// The element as the kernel holds it.
-    #[must_use]
-    pub fn to_raw(&self) -> RawElement {
-        let mut raw = RawElement {
-            set: self.set(),
-            key: Vec::new(),
-            key_end: None,
-            data: None,
-        };
-        match self {
-            Self::Bridge(name) | Self::Internal(name) | Self::Open(name) | Self::Port(name) => {
-                raw.key.extend_from_slice(&padded(*name));
-            }
-            Self::Own(name) => raw.key.extend_from_slice(&padded(*name).repeat(2)),
-            Self::Masquerade { subnet, bridge } => {
-                raw.key = subnet_key(subnet.network(), *bridge);
-                raw.key_end = Some(subnet_key(subnet.broadcast(), *bridge));
-            }
-            Self::Publish4 {
-                at,
-                protocol,
-                port,
-                to,
-            } => {
-                raw.key.extend(at.iter().flat_map(Ipv4Addr::octets));
-                raw.key.extend_from_slice(&port_key(*protocol, *port));
-                raw.data = Some([&to.ip().octets()[..], &port_word(to.port())].concat());
-            }
-            Self::Publish6 {
-                at,
-                protocol,
-                port,
-                to,
-            } => {
-                raw.key.extend(at.iter().flat_map(Ipv6Addr::octets));
-                raw.key.extend_from_slice(&port_key(*protocol, *port));
-                raw.data = Some([&to.ip().octets()[..], &port_word(to.port())].concat());
-            }
-            Self::Mac(port, mac) => raw.key = mac_key(*port, *mac),
-            Self::Address(port, mac, address) => {
-                raw.key = mac_key(*port, *mac);
-                match address {
-                    IpAddr::V4(address) => raw.key.extend_from_slice(&address.octets()),
-                    IpAddr::V6(address) => raw.key.extend_from_slice(&address.octets()),
-                }
-            }
-            Self::Target(port, target) => {
-                raw.key.extend_from_slice(&padded(*port));
-                raw.key.extend_from_slice(&target.octets());
-            }
-            Self::Stray(stray) => raw = stray.clone(),
-        }
-        raw
+fn put_address(out: &mut Writer, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => out.bytes.extend_from_slice(&address.octets()),
+        IpAddr::V6(address) => out.bytes.extend_from_slice(&address.octets()),
     }
 }
 
-impl From<RawElement> for Element {
-    /// What the element means; [`Element::Stray`] if we would never have written it.
-    fn from(raw: RawElement) -> Self {
-        match decode(&raw) {
-            Some(element) if element.to_raw() == raw => element,
-            Some(_) | None => Self::Stray(raw),
+fn first_address(subnet: &IpNet) -> IpAddr {
+    subnet.network()
+}
+
+fn last_address(subnet: &IpNet) -> IpAddr {
+    subnet.broadcast()
+}
+
+/// Reads the entries of `NFTA_SET_ELEM_LIST_ELEMENTS` of `set`; nothing for one that we would
+/// never have written.
+pub(super) fn decode_list(
+    family: TableFamily,
+    set: Set,
+    list: &[u8],
+) -> impl Iterator<Item = Option<Element>> {
+    let entries = attrs(list).filter(|attr| attr.kind == NFTA_LIST_ELEM);
+    entries.map(move |entry| decode(family, set, entry))
+}
+
+fn decode(family: TableFamily, set: Set, entry: Attr<'_>) -> Option<Element> {
+    let fields = |kind| {
+        let data = find(entry.value, kind)?;
+        Some(find(data.value, NFTA_DATA_VALUE)?.value)
+    };
+    let mut end = fields(NFTA_SET_ELEM_KEY_END).map(Fields);
+    let mut key = read(fields(NFTA_SET_ELEM_KEY)?, set.key)?;
+    if set.interval {
+        for (field, first) in set.key.iter().zip(&mut key) {
+            let last = end.as_mut()?.take(*field)?;
+            if let (Value::Address(from), Value::Address(to)) = (*first, last) {
+                *first = Value::Subnet(subnet(from, to)?);
+            }
         }
+    }
+    let data = read(fields(NFTA_SET_ELEM_DATA).unwrap_or_default(), set.data)?;
+    let element = Element::new(family, set.name, &key, &data)?;
+    // Padding, length and what else there may be are left to the comparison with what we would
+    // have written.
+    let mut ours = Writer::default();
+    encode(&element, &mut ours);
+    let same = |ours: Attr<'_>| {
+        attrs(ours.value).all(|mine| {
+            let theirs = find(entry.value, mine.kind);
+            theirs.is_some_and(|theirs| theirs.value == mine.value)
+        })
+    };
+    attrs(&ours.bytes).all(same).then_some(element)
+}
+
+/// The values of all fields; nothing if there are bytes left over.
+fn read(bytes: &[u8], types: &[SetType]) -> Option<Vec<Value>> {
+    let mut fields = Fields(bytes);
+    let values: Option<Vec<Value>> = types.iter().map(|field| fields.take(*field)).collect();
+    values.filter(|_| fields.0.is_empty())
+}
+
+/// The subnet from its first to its last address.
+fn subnet(first: IpAddr, last: IpAddr) -> Option<IpNet> {
+    let prefix = |differ: u32, width: u32| u8::try_from(width.min(differ)).ok();
+    match (first, last) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => {
+            let differ = first.to_bits() ^ last.to_bits();
+            let net = Ipv4Net::new(first, prefix(differ.leading_zeros(), 32)?).ok()?;
+            Some(IpNet::V4(net))
+        }
+        (IpAddr::V6(first), IpAddr::V6(last)) => {
+            let differ = first.to_bits() ^ last.to_bits();
+            let net = Ipv6Net::new(first, prefix(differ.leading_zeros(), 128)?).ok()?;
+            Some(IpNet::V6(net))
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => None,
     }
 }
 
-/// What the element means if it is one of ours. Padding and length are left to the comparison with
-/// what we would have written.
-fn decode(raw: &RawElement) -> Option<Element> {
-    let mut key = Fields(&raw.key);
-    let mut data = Fields(raw.data.as_deref().unwrap_or_default());
-    Some(match raw.set {
-        Set::Bridges => Element::Bridge(key.name()?),
-        Set::Own => Element::Own(key.name()?),
-        Set::Internal => Element::Internal(key.name()?),
-        Set::Open => Element::Open(key.name()?),
-        Set::Masquerade4 => {
-            let (first, last) = (key.ipv4()?, Fields(raw.key_end.as_deref()?).ipv4()?);
-            let differ = u32::from(first) ^ u32::from(last);
-            let prefix = u8::try_from(differ.leading_zeros()).ok()?;
-            let subnet = IpNet::V4(Ipv4Net::new(first, prefix).ok()?);
-            Element::Masquerade {
-                subnet,
-                bridge: key.name()?,
-            }
-        }
-        Set::Masquerade6 => {
-            let (first, last) = (key.ipv6()?, Fields(raw.key_end.as_deref()?).ipv6()?);
-            let differ = u128::from(first) ^ u128::from(last);
-            let prefix = u8::try_from(differ.leading_zeros()).ok()?;
-            let subnet = IpNet::V6(Ipv6Net::new(first, prefix).ok()?);
-            Element::Masquerade {
-                subnet,
-                bridge: key.name()?,
-            }
-        }
-        Set::Ports => Element::Port(key.name()?),
-        Set::Macs => Element::Mac(key.name()?, key.mac()?),
-        Set::Addresses4 => Element::Address(key.name()?, key.mac()?, key.ipv4()?.into()),
-        Set::Addresses6 => Element::Address(key.name()?, key.mac()?, key.ipv6()?.into()),
-        Set::Targets6 => Element::Target(key.name()?, key.ipv6()?),
-        set @ (Set::Publish4 | Set::Publish4At) => {
-            let at = if set == Set::Publish4At {
-                Some(key.ipv4()?)
-            } else {
-                None
-            };
-            let (protocol, port) = (key.protocol()?, key.port()?);
-            let to = SocketAddrV4::new(data.ipv4()?, data.port()?);
-            Element::Publish4 {
-                at,
-                protocol,
-                port,
-                to,
-            }
-        }
-        set @ (Set::Publish6 | Set::Publish6At) => {
-            let at = if set == Set::Publish6At {
-                Some(key.ipv6()?)
-            } else {
-                None
-            };
-            let (protocol, port) = (key.protocol()?, key.port()?);
-            let to = SocketAddrV6::new(data.ipv6()?, data.port()?, 0, 0);
-            Element::Publish6 {
-                at,
-                protocol,
-                port,
-                to,
-            }
-        }
-    })
-}
-
-/// Reads a key or a value field by field.
+/// Reads a key or data field by field.
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+    fn take(&mut self, field: SetType) -> Option<Value> {
+        Some(match field {
+            SetType::Ipv4Addr => Value::Address(Ipv4Addr::from(self.bytes::<4>()?).into()),
+            SetType::Ipv6Addr => Value::Address(Ipv6Addr::from(self.bytes::<16>()?).into()),
+            SetType::InetProto => {
+                let [number, ..] = self.bytes::<WORD_BYTES>()?;
+                Value::Protocol(Protocol::of_number(number)?)
+            }
+            SetType::InetService => {
+                let [high, low, ..] = self.bytes::<WORD_BYTES>()?;
+                Value::Port(u16::from_be_bytes([high, low]))
+            }
+            SetType::Ifname => Value::Link(self.name()?),
+            SetType::EtherAddr => {
+                let [a, b, c, d, e, f, ..] = self.bytes::<{ 2 * WORD_BYTES }>()?;
+                Value::Mac(Mac::from_octets([a, b, c, d, e, f])?)
+            }
+            SetType::Advertised => Value::Advertised(self.bytes::<16>()?.into()),
+        })
+    }
+
+    fn bytes<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (field, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(*field)
     }
 
     fn name(&mut self) -> Option<LinkName> {
-        let bytes: [u8; NAME_BYTES] = self.take()?;
+        let bytes: [u8; NAME_BYTES] = self.bytes()?;
         let text = bytes.split(|b| *b == 0).next()?;
         std::str::from_utf8(text).ok()?.parse().ok()
     }
-
-    fn ipv4(&mut self) -> Option<Ipv4Addr> {
-        self.take::<4>().map(Ipv4Addr::from)
-    }
-
-    fn ipv6(&mut self) -> Option<Ipv6Addr> {
-        self.take::<16>().map(Ipv6Addr::from)
-    }
-
-    fn mac(&mut self) -> Option<Mac> {
-        let [a, b, c, d, e, f, _, _] = self.take()?;
-        Mac::from_octets([a, b, c, d, e, f])
-    }
-
-    fn protocol(&mut self) -> Option<u8> {
-        self.take().map(|[protocol, _, _, _]| protocol)
-    }
-
-    fn port(&mut self) -> Option<u16> {
-        self.take()
-            .map(|[high, low, _, _]| u16::from_be_bytes([high, low]))
-    }
-}
-
-fn bare(to: SocketAddrV6) -> SocketAddrV6 {
-    SocketAddrV6::new(*to.ip(), to.port(), 0, 0)
 }
 
 fn padded(name: LinkName) -> [u8; NAME_BYTES] {
@@ -337,65 +177,4 @@ fn padded(name: LinkName) -> [u8; NAME_BYTES] {
         *to = from;
     }
     bytes
-}
-
-fn subnet_key(address: IpAddr, bridge: LinkName) -> Vec<u8> {
-    let mut key = match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    };
-    key.extend_from_slice(&padded(bridge));
-    key
-}
-
-fn mac_key(port: LinkName, mac: Mac) -> Vec<u8> {
-    [&padded(port)[..], &mac.octets(), &[0; 2]].concat()
-}
-
-fn port_key(protocol: u8, port: u16) -> [u8; 8] {
-    let [high, low] = port.to_be_bytes();
-    [protocol, 0, 0, 0, high, low, 0, 0]
-}
-
-fn port_word(port: u16) -> [u8; 4] {
-    let [high, low] = port.to_be_bytes();
-    [high, low, 0, 0]
-}
-
-impl RawElement {
-    /// One entry of `NFTA_SET_ELEM_LIST_ELEMENTS`.
-    pub(super) fn encode(&self, out: &mut Writer) {
-        let value = |out: &mut Writer, kind, value: &[u8]| {
-            out.nest(kind, |data| {
-                data.bytes(NFTA_DATA_VALUE, value);
-            });
-        };
-        out.nest(NFTA_LIST_ELEM, |element| {
-            value(element, NFTA_SET_ELEM_KEY, &self.key);
-            if let Some(end) = &self.key_end {
-                value(element, NFTA_SET_ELEM_KEY_END, end);
-            }
-            if let Some(data) = &self.data {
-                value(element, NFTA_SET_ELEM_DATA, data);
-            }
-        });
-    }
-
-    /// Reads entries of `NFTA_SET_ELEM_LIST_ELEMENTS`.
-    pub(super) fn decode_list(set: Set, list: &[u8]) -> impl Iterator<Item = Self> {
-        attrs(list)
-            .filter(|attr| attr.kind == NFTA_LIST_ELEM)
-            .map(move |element| {
-                let value = |kind| {
-                    let data = find(element.value, kind)?;
-                    Some(find(data.value, NFTA_DATA_VALUE)?.value.to_vec())
-                };
-                Self {
-                    set,
-                    key: value(NFTA_SET_ELEM_KEY).unwrap_or_default(),
-                    key_end: value(NFTA_SET_ELEM_KEY_END),
-                    data: value(NFTA_SET_ELEM_DATA),
-                }
-            })
-    }
 }

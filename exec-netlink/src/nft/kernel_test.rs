@@ -1,24 +1,28 @@
 //! Encode, commit, dump, decode: against the kernel, with `nft` as the witness.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use mydocker_core::TableFamily::{Bridge, Inet};
-use mydocker_core::{Instance, LinkName, Mac, Ruleset, TableFamily};
+use mydocker_core::{
+    Dnat, Element, Footprint, Guard, LinkName, Mac, Masquerade, Object, Protocol, Ruleset, Set,
+    TableFamily, Value, Zone, objects_of,
+};
 use nix::libc;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::testing::{isolated, nft_script, refused, run};
-use super::{Batch, BatchError, Condition, Element, NftSocket, RawElement, Set};
+use super::testing::{
+    INSTANCE, guard, isolated, masquerade, nft_script, publish, refused, run, zone,
+};
+use super::{Batch, BatchError, Condition, NftSocket};
 
 const TABLE: &str = "mydocker";
 
 fn ruleset() -> Ruleset {
-    Ruleset::of(Instance::DEFAULT)
+    Ruleset::of(INSTANCE)
 }
 
 fn condition(socket: &mut NftSocket, family: TableFamily) -> Condition {
@@ -61,45 +65,44 @@ fn name(text: &str) -> LinkName {
     text.parse().unwrap()
 }
 
-fn mac() -> Mac {
-    "02:6d:0a:00:00:02".parse().unwrap()
-}
-
-fn publish(at: Option<&str>, protocol: u8, port: u16, to: &str) -> Element {
-    let at = at.map(|at| at.parse().unwrap());
-    Element::publish(at, protocol, port, to.parse().unwrap()).unwrap()
+/// TCP to a port of the host.
+fn tcp(port: u16, to: &str) -> Element {
+    publish(None, Protocol::Tcp, port, to)[0]
 }
 
 fn one_of_each() -> Vec<Element> {
-    let mut all = vec![
-        Element::Bridge(name("testbridge")),
-        Element::Bridge(name("md-0123456789ab")),
-        Element::Own(name("testbridge")),
-        Element::Internal(name("secret")),
-        Element::Open(name("testbridge")),
-        Element::masquerade("10.0.0.7/24".parse().unwrap(), name("testbridge")),
-        Element::masquerade("10.0.1.128/25".parse().unwrap(), name("testbridge")),
-        Element::masquerade("10.0.2.1/32".parse().unwrap(), name("testbridge")),
-        Element::masquerade("fd00::/64".parse().unwrap(), name("testbridge")),
-        publish(None, 6, 8080, "10.0.0.2:80"),
-        publish(Some("0.0.0.0"), 17, 8080, "10.0.0.2:53"),
-        publish(Some("127.0.0.1"), 132, 8080, "10.0.0.2:9"),
-        publish(None, 6, 8080, "[fd00::2]:80"),
-        publish(Some("2001:db8::1"), 6, 8080, "[fd00::2]:80"),
-        Element::Port(name("mdv0")),
-        Element::Mac(name("mdv0"), mac()),
-        Element::Address(name("mdv0"), mac(), "10.0.0.2".parse().unwrap()),
-        Element::Address(name("mdv0"), mac(), "fd00::2".parse().unwrap()),
-        Element::Target(name("mdv0"), "fd00::2".parse().unwrap()),
-    ];
+    let (tcp, udp, sctp) = (Protocol::Tcp, Protocol::Udp, Protocol::Sctp);
+    let mut all = [
+        zone("testbridge", false, true),
+        zone("md-0123456789ab", true, false),
+        masquerade("10.0.0.0/24", "testbridge"),
+        masquerade("10.0.1.128/25", "testbridge"),
+        masquerade("10.0.2.1/32", "testbridge"),
+        masquerade("fd00::/64", "testbridge"),
+        publish(None, tcp, 8080, "10.0.0.2:80"),
+        publish(None, udp, 8080, "10.0.0.2:53"),
+        publish(Some("127.0.0.1"), sctp, 8080, "10.0.0.2:9"),
+        publish(None, tcp, 8080, "[fd00::2]:80"),
+        publish(Some("2001:db8::1"), tcp, 8080, "[fd00::2]:80"),
+        guard("mdv0", "02:6d:0a:00:00:02", &["10.0.0.2", "fd00::2"]),
+    ]
+    .concat();
     all.sort();
     all
 }
 
-fn dumped(socket: &mut NftSocket) -> Vec<Element> {
-    let mut all = socket.all_elements(TABLE).unwrap();
+/// What the kernel has, sorted; nothing if some of it is none of ours.
+fn dumped(socket: &mut NftSocket) -> Option<Vec<Element>> {
+    let all = socket.all_elements(&ruleset()).unwrap();
+    let mut all: Vec<Element> = all.into_iter().collect::<Option<_>>()?;
     all.sort();
-    all
+    Some(all)
+}
+
+fn set(name: &str) -> Set {
+    let tables = ruleset().tables;
+    let mut sets = tables.iter().flat_map(|table| &table.sets);
+    *sets.find(|set| set.name == name).unwrap()
 }
 
 #[test]
@@ -218,11 +221,13 @@ fn elements_come_back_as_they_went() {
     isolated(|| {
         let mut socket = created();
         let all = one_of_each();
+        let wanted = objects_of(INSTANCE, all.clone());
+        assert!(wanted.is_some());
         add(&mut socket, &all).unwrap();
-        assert_eq!(dumped(&mut socket), all);
+        assert_eq!(dumped(&mut socket).as_ref(), Some(&all));
         let listed = run("nft list ruleset");
         for line in [
-            "elements = { \"testbridge\" . \"testbridge\" }",
+            "\"testbridge\" . \"testbridge\"",
             "10.0.0.0/24 . \"testbridge\"",
             "10.0.1.128/25 . \"testbridge\"",
             "elements = { fd00::/64 . \"testbridge\" }",
@@ -240,18 +245,25 @@ fn elements_come_back_as_they_went() {
         // Again is fine, and elements do not make the ruleset another one.
         add(&mut socket, &all).unwrap();
         assert_eq!(condition(&mut socket, Inet), Condition::Intact);
-        // A strange element is seen as it is, and can be taken away.
-        run("nft add element inet mydocker own { \"a\" . \"b\" }");
-        run("nft add element inet mydocker masquerade4 { 10.9.0.1-10.9.0.3 . \"x\" }");
-        let strays: Vec<_> = dumped(&mut socket)
-            .into_iter()
-            .filter(|e| matches!(e, Element::Stray(_)))
-            .collect();
-        assert_eq!(strays.len(), 2);
-        delete(&mut socket, &strays).unwrap();
-        assert_eq!(dumped(&mut socket), all);
+        // A strange element is noticed.
+        for stray in [
+            "own { \"a\" . \"b\" }",
+            "masquerade4 { 10.9.0.1-10.9.0.3 . \"x\" }",
+            "publish4 { 47 . 7 : 10.0.0.2 . 80 }",
+        ] {
+            run(&format!("nft add element inet mydocker {stray}"));
+            let seen = dumped(&mut socket);
+            assert_ne!(
+                seen.and_then(|seen| objects_of(INSTANCE, seen)),
+                wanted,
+                "{stray}"
+            );
+            let key = stray.split(" :").next().unwrap().trim_end_matches(" }");
+            run(&format!("nft delete element inet mydocker {key} }}"));
+        }
+        assert_eq!(dumped(&mut socket).as_ref(), Some(&all));
         delete(&mut socket, &all).unwrap();
-        assert_eq!(dumped(&mut socket), []);
+        assert_eq!(dumped(&mut socket), Some(Vec::new()));
         let mut batch = Batch::new(TABLE);
         all.iter().for_each(|element| batch.destroy(element));
         socket.commit(&batch).unwrap();
@@ -262,15 +274,11 @@ fn elements_come_back_as_they_went() {
 fn a_refused_batch_names_the_op_and_changes_nothing() {
     isolated(|| {
         let mut socket = created();
-        let taken = publish(None, 6, 80, "10.0.0.2:80");
-        let clash = publish(None, 6, 80, "10.0.0.3:80");
-        let fine = |port| publish(None, 6, port, "10.0.0.2:80");
+        let taken = tcp(80, "10.0.0.2:80");
+        let clash = tcp(80, "10.0.0.3:80");
+        let fine = |port| tcp(port, "10.0.0.2:80");
         add(&mut socket, std::slice::from_ref(&taken)).unwrap();
-        let error = add(
-            &mut socket,
-            &[fine(1), fine(2), clash.clone(), fine(3), clash],
-        )
-        .unwrap_err();
+        let error = add(&mut socket, &[fine(1), fine(2), clash, fine(3), clash]).unwrap_err();
         let BatchError::Refused {
             op: Some(2),
             errno: libc::EEXIST,
@@ -279,8 +287,8 @@ fn a_refused_batch_names_the_op_and_changes_nothing() {
         else {
             panic!("{error:?}");
         };
-        assert_eq!(dumped(&mut socket), std::slice::from_ref(&taken));
-        let error = delete(&mut socket, &[taken.clone(), fine(1), fine(2)]).unwrap_err();
+        assert_eq!(dumped(&mut socket), Some(vec![taken]));
+        let error = delete(&mut socket, &[taken, fine(1), fine(2)]).unwrap_err();
         let BatchError::Refused {
             op: Some(1),
             errno: libc::ENOENT,
@@ -289,7 +297,7 @@ fn a_refused_batch_names_the_op_and_changes_nothing() {
         else {
             panic!("{error:?}");
         };
-        assert_eq!(dumped(&mut socket), [taken]);
+        assert_eq!(dumped(&mut socket), Some(vec![taken]));
         assert_eq!(error.to_string(), "No such file or directory (os error 2)");
         // No table at all.
         let mut batch = Batch::new("nobody");
@@ -303,18 +311,12 @@ fn a_refused_batch_names_the_op_and_changes_nothing() {
         else {
             panic!("{error:?}");
         };
-        let error = socket.elements("nobody", Set::Open).unwrap_err();
+        let error = socket.elements(Inet, "nobody", set("open")).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
         // Bytes of the wrong length.
         let mut batch = Batch::new(TABLE);
         batch.add(&fine(9));
-        let (key, key_end) = (vec![1, 2, 3], None);
-        batch.add(&Element::Stray(RawElement {
-            set: Set::Own,
-            key,
-            key_end,
-            data: None,
-        }));
+        batch.add(&Element::new(Inet, "own", &[Value::Port(1)], &[]).unwrap());
         let error = socket.commit(&batch).unwrap_err();
         let BatchError::Refused {
             op: Some(1),
@@ -335,15 +337,16 @@ fn ten_thousand_elements_in_one_batch() {
         let all: Vec<_> = (1..=10_000)
             .flat_map(|port| {
                 [
-                    publish(Some("192.0.2.1"), 6, port, "10.0.0.2:80"),
-                    publish(Some("2001:db8::1"), 17, port, "[fd00::2]:80"),
+                    publish(Some("192.0.2.1"), Protocol::Tcp, port, "10.0.0.2:80"),
+                    publish(Some("2001:db8::1"), Protocol::Udp, port, "[fd00::2]:80"),
                 ]
+                .concat()
             })
             .collect();
         let mut sorted = all.clone();
         sorted.sort();
         add(&mut socket, &sorted).unwrap();
-        assert_eq!(dumped(&mut socket), sorted);
+        assert_eq!(dumped(&mut socket).as_ref(), Some(&sorted));
         let error = delete(&mut socket, &[&sorted[..], &sorted[7..8]].concat()).unwrap_err();
         let BatchError::Refused {
             op: Some(20_000),
@@ -354,7 +357,7 @@ fn ten_thousand_elements_in_one_batch() {
             panic!("{error:?}");
         };
         delete(&mut socket, &sorted).unwrap();
-        assert_eq!(dumped(&mut socket), []);
+        assert_eq!(dumped(&mut socket), Some(Vec::new()));
     });
 }
 
@@ -365,9 +368,10 @@ fn a_dump_is_of_one_moment() {
         // Pairs come and go together; so they do in every dump.
         let pair = |i: u16| {
             [
-                publish(None, 6, i, "10.0.0.2:80"),
-                publish(None, 17, i, "10.0.0.2:80"),
+                publish(None, Protocol::Tcp, i, "10.0.0.2:80"),
+                publish(None, Protocol::Udp, i, "10.0.0.2:80"),
             ]
+            .concat()
         };
         let base: Vec<_> = (1000..4000).flat_map(pair).collect();
         add(&mut socket, &base).unwrap();
@@ -391,7 +395,7 @@ fn a_dump_is_of_one_moment() {
                 done.store(true, Ordering::Relaxed);
             });
             while !done.load(Ordering::Relaxed) {
-                match socket.elements(TABLE, Set::Publish4) {
+                match socket.elements(Inet, TABLE, set("publish4")) {
                     Ok(all) => {
                         assert!(all.len() >= base.len());
                         assert!(all.len().is_multiple_of(2), "{}", all.len());
@@ -413,69 +417,90 @@ fn any_mac() -> impl Strategy<Value = Mac> {
     any::<[u8; 6]>().prop_filter_map("of an interface", Mac::from_octets)
 }
 
-fn any_element() -> impl Strategy<Value = Element> {
-    let publish = (
+fn any_object() -> impl Strategy<Value = Object> {
+    let instance = INSTANCE;
+    let protocol = prop::sample::select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Sctp]);
+    let dnat = (
         any::<Option<IpAddr>>(),
-        any::<u8>(),
+        protocol,
         any::<u16>(),
         any::<SocketAddr>(),
     );
     prop_oneof![
-        any_name().prop_map(Element::Bridge),
-        any_name().prop_map(Element::Own),
-        any_name().prop_map(Element::Internal),
-        any_name().prop_map(Element::Open),
-        any_name().prop_map(Element::Port),
-        (any_name(), any_mac()).prop_map(|(port, mac)| Element::Mac(port, mac)),
-        (any_name(), any_mac(), any::<IpAddr>())
-            .prop_map(|(port, mac, address)| Element::Address(port, mac, address)),
-        (any_name(), any::<std::net::Ipv6Addr>())
-            .prop_map(|(port, target)| Element::Target(port, target)),
-        (any::<IpAddr>(), 0_u8..=128, any_name()).prop_map(|(address, prefix, bridge)| {
-            let prefix = if address.is_ipv4() {
-                prefix / 4
-            } else {
-                prefix
-            };
-            Element::masquerade(ipnet::IpNet::new(address, prefix).unwrap(), bridge)
+        (any_name(), any::<bool>(), any::<bool>()).prop_map(move |(bridge, internal, open)| {
+            Object::Zone(Zone {
+                instance,
+                bridge,
+                internal,
+                open,
+            })
         }),
-        publish.prop_filter_map("of one family", |(at, protocol, port, to)| {
-            Element::publish(at, protocol, port, to)
+        (any_name(), any_mac(), any::<[IpAddr; 2]>()).prop_map(move |(port, mac, addresses)| {
+            Object::Guard(Guard {
+                instance,
+                port,
+                mac,
+                addresses: addresses.into(),
+            })
+        }),
+        (any::<IpAddr>(), 0_u8..=128, any_name()).prop_map(move |(address, prefix, bridge)| {
+            let width = if address.is_ipv4() { 4 } else { 1 };
+            let subnet = ipnet::IpNet::new(address, prefix / width).unwrap().trunc();
+            Object::Masquerade(Masquerade {
+                instance,
+                subnet,
+                bridge,
+            })
+        }),
+        dnat.prop_filter_map("of one family", move |(at, protocol, port, to)| {
+            // nf_tables has no room for scope and flow.
+            let to = SocketAddr::new(to.ip(), to.port());
+            let fits = at.is_none_or(|at| at.is_ipv4() == to.is_ipv4());
+            fits.then_some(Object::Dnat(Dnat {
+                instance,
+                at,
+                protocol,
+                port,
+                to,
+            }))
         }),
     ]
 }
 
 #[test]
-fn random_elements_come_back_as_they_went() {
+fn random_objects_come_back_as_they_went() {
     isolated(|| {
         let socket = std::cell::RefCell::new(created());
-        let batches = prop::collection::vec(any_element(), 1..60);
+        let footprints = prop::collection::vec(any_object(), 1..40);
         TestRunner::new(Config {
             cases: 100,
             failure_persistence: None,
             ..Config::default()
         })
-        .run(&batches, |elements| {
+        .run(&footprints, |objects| {
             let mut socket = socket.borrow_mut();
-            // One value per key; overlapping subnets of one bridge are refused, so one each.
-            let unique: BTreeMap<_, _> = elements
-                .into_iter()
-                .map(|element| {
-                    let raw = element.to_raw();
-                    let key = if let Element::Masquerade { bridge, .. } = &element {
-                        bridge.as_str().into()
-                    } else {
-                        raw.key
-                    };
-                    ((raw.set, key), element)
-                })
-                .collect();
-            let mut all: Vec<_> = unique.into_values().collect();
-            all.sort();
-            add(&mut socket, &all).unwrap();
-            prop_assert_eq!(dumped(&mut socket), &all[..]);
-            delete(&mut socket, &all).unwrap();
-            prop_assert_eq!(dumped(&mut socket), []);
+            let mut all = Footprint::new();
+            for object in objects {
+                // One of each name or key; overlapping subnets of one bridge are refused.
+                let of_bridge = |o: &Object| match o {
+                    Object::Masquerade(masquerade) => Some(masquerade.bridge),
+                    _ => None,
+                };
+                let clashes = |held: &Object| {
+                    held.excludes(&object)
+                        || of_bridge(held).is_some_and(|name| of_bridge(&object) == Some(name))
+                };
+                if !all.iter().any(clashes) {
+                    all.insert(object);
+                }
+            }
+            let elements: Vec<Element> = all.iter().flat_map(Object::elements).collect();
+            add(&mut socket, &elements).unwrap();
+            all.insert(Object::Ruleset(INSTANCE));
+            let seen = dumped(&mut socket).and_then(|seen| objects_of(INSTANCE, seen));
+            prop_assert_eq!(seen, Some(all));
+            delete(&mut socket, &elements).unwrap();
+            prop_assert_eq!(dumped(&mut socket), Some(Vec::new()));
             Ok(())
         })
         .unwrap();

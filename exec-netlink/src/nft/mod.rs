@@ -2,8 +2,8 @@
 //! that takes it to the kernel.
 //!
 //! The static half, core's [`Ruleset`](mydocker_core::Ruleset) of two tables, is created once and
-//! never edited. Everything that varies is an [`Element`] of one of its [`Set`]s, added and deleted by key, each for the same price however
-//! many there are. Encoding and decoding are pure functions over bytes; only [`NftSocket`] meets
+//! never edited. Everything that varies is an [`Element`](mydocker_core::Element) of one of its
+//! sets, added and deleted by key, each for the same price however many there are. Encoding and decoding are pure functions over bytes; only [`NftSocket`] meets
 //! the kernel.
 
 mod abi;
@@ -19,10 +19,8 @@ mod set;
 mod socket;
 
 pub use batch::Batch;
-pub use element::{Element, RawElement};
 pub use error::BatchError;
 pub use ruleset::Condition;
-pub use set::Set;
 pub use socket::NftSocket;
 
 #[cfg(test)]

@@ -2,24 +2,23 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::thread;
 use std::time::Duration;
 
-use mydocker_core::{Instance, Ruleset};
+use mydocker_core::{Element, Protocol, Ruleset};
 use nix::sched::{CloneFlags, unshare};
 
-use super::testing::{isolated, run, sysctl};
-use super::{Batch, Condition, Element, NftSocket};
+use super::testing::{INSTANCE, isolated, masquerade, publish, run, sysctl, zone};
+use super::{Batch, Condition, NftSocket};
 use crate::netns::run_in_fd;
 
-const TABLE: &str = "mydocker";
 /// Long for a connection inside one kernel, short for one that is dropped.
 const PATIENCE: Duration = Duration::from_millis(400);
 
 fn ruleset() -> Ruleset {
-    Ruleset::of(Instance::DEFAULT)
+    Ruleset::of(INSTANCE)
 }
 
 /// A namespace that lives as long as its file is open.
@@ -127,40 +126,32 @@ fn network(bridge: &str, nets: [&str; 2], containers: u8) -> Vec<Host> {
 }
 
 fn elements() -> Vec<Element> {
-    let name = |text: &str| text.parse().unwrap();
-    let mut all = Vec::new();
-    for bridge in ["web", "db", "secret", "red", "blue"] {
-        all.extend([Element::Bridge(name(bridge)), Element::Own(name(bridge))]);
-    }
-    all.push(Element::Internal(name("secret")));
-    all.extend([Element::Open(name("red")), Element::Open(name("blue"))]);
-    for (subnet, bridge) in [
-        ("10.0.0.0/24", "web"),
-        ("fd00:0:0:a::/64", "web"),
-        ("10.0.1.0/24", "db"),
-        ("fd00:0:0:b::/64", "db"),
-    ] {
-        all.push(Element::masquerade(subnet.parse().unwrap(), name(bridge)));
-    }
-    for (at, protocol, port, to) in [
-        (None, 6, 8080, "10.0.0.2:80"),
-        (None, 6, 8080, "[fd00:0:0:a::2]:80"),
-        (Some("127.0.0.1"), 6, 8081, "10.0.0.2:80"),
-        (Some("192.0.2.1"), 6, 8082, "10.0.0.3:80"),
-        (Some("2001:db8::1"), 6, 8082, "[fd00:0:0:a::3]:80"),
+    let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
+    [
+        zone("web", false, false),
+        zone("db", false, false),
+        zone("secret", true, false),
+        zone("red", false, true),
+        zone("blue", false, true),
+        masquerade("10.0.0.0/24", "web"),
+        masquerade("fd00:0:0:a::/64", "web"),
+        masquerade("10.0.1.0/24", "db"),
+        masquerade("fd00:0:0:b::/64", "db"),
+        publish(None, tcp, 8080, "10.0.0.2:80"),
+        publish(None, tcp, 8080, "[fd00:0:0:a::2]:80"),
+        publish(Some("127.0.0.1"), tcp, 8081, "10.0.0.2:80"),
+        publish(Some("192.0.2.1"), tcp, 8082, "10.0.0.3:80"),
+        publish(Some("2001:db8::1"), tcp, 8082, "[fd00:0:0:a::3]:80"),
         // One address goes before all addresses.
-        (Some("192.0.2.9"), 6, 8080, "10.0.1.2:80"),
-        (None, 17, 8080, "10.0.0.2:5353"),
-        (None, 6, 8090, "10.0.2.2:80"),
-    ] {
-        let at = at.map(|at| at.parse::<IpAddr>().unwrap());
-        all.push(Element::publish(at, protocol, port, to.parse().unwrap()).unwrap());
-    }
-    all
+        publish(Some("192.0.2.9"), tcp, 8080, "10.0.1.2:80"),
+        publish(None, udp, 8080, "10.0.0.2:5353"),
+        publish(None, tcp, 8090, "10.0.2.2:80"),
+    ]
+    .concat()
 }
 
 fn table() {
-    let mut batch = Batch::new(TABLE);
+    let mut batch = Batch::new(&INSTANCE.table());
     for table in &ruleset().tables {
         batch.create_table(table);
     }

@@ -1,44 +1,9 @@
 //! The sets and maps of our table: core says which there are and what of.
 
-use mydocker_core::{SetType, TableFamily};
+use mydocker_core::{Set, SetType};
 
 use super::abi::*;
 use super::attr::Writer;
-
-/// A set or map of our table. Both are one thing to the kernel.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum Set {
-    /// Every bridge of ours.
-    Bridges,
-    /// A bridge twice: traffic of one network with itself that passes the IP layer.
-    Own,
-    /// Bridges of networks with no way in or out.
-    Internal,
-    /// Bridges of networks that see each other.
-    Open,
-    /// IPv4 subnet and bridge of networks whose way out is masqueraded.
-    Masquerade4,
-    /// IPv6 subnet and bridge of networks whose way out is masqueraded.
-    Masquerade6,
-    /// Ports published on every IPv4 address of the host.
-    Publish4,
-    /// Ports published on one IPv4 address of the host.
-    Publish4At,
-    /// Ports published on every IPv6 address of the host.
-    Publish6,
-    /// Ports published on one IPv6 address of the host.
-    Publish6At,
-    /// Guarded ports of bridges.
-    Ports,
-    /// Guarded port and the MAC address that it may send from.
-    Macs,
-    /// Guarded port, MAC and IPv4 address that it may send from and claim.
-    Addresses4,
-    /// Guarded port, MAC and IPv6 address that it may send from.
-    Addresses6,
-    /// Guarded port and IPv6 address that it may claim.
-    Targets6,
-}
 
 /// nft's number for a type, and the bytes of its values.
 ///
@@ -56,71 +21,8 @@ fn shape(field: SetType) -> (u32, usize) {
     }
 }
 
-impl Set {
-    /// All of them, in the order in which they are created.
-    pub const ALL: [Self; 15] = [
-        Self::Bridges,
-        Self::Own,
-        Self::Internal,
-        Self::Open,
-        Self::Masquerade4,
-        Self::Masquerade6,
-        Self::Publish4,
-        Self::Publish4At,
-        Self::Publish6,
-        Self::Publish6At,
-        Self::Ports,
-        Self::Macs,
-        Self::Addresses4,
-        Self::Addresses6,
-        Self::Targets6,
-    ];
-
-    /// The name in the table.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Bridges => "bridges",
-            Self::Own => "own",
-            Self::Internal => "internal",
-            Self::Open => "open",
-            Self::Masquerade4 => "masquerade4",
-            Self::Masquerade6 => "masquerade6",
-            Self::Publish4 => "publish4",
-            Self::Publish4At => "publish4_at",
-            Self::Publish6 => "publish6",
-            Self::Publish6At => "publish6_at",
-            Self::Ports => "ports",
-            Self::Macs => "macs",
-            Self::Addresses4 => "addresses4",
-            Self::Addresses6 => "addresses6",
-            Self::Targets6 => "targets6",
-        }
-    }
-
-    /// The family of the table that it is in.
-    #[must_use]
-    pub fn family(self) -> TableFamily {
-        match self {
-            Self::Bridges
-            | Self::Own
-            | Self::Internal
-            | Self::Open
-            | Self::Masquerade4
-            | Self::Masquerade6
-            | Self::Publish4
-            | Self::Publish4At
-            | Self::Publish6
-            | Self::Publish6At => TableFamily::Inet,
-            Self::Ports | Self::Macs | Self::Addresses4 | Self::Addresses6 | Self::Targets6 => {
-                TableFamily::Bridge
-            }
-        }
-    }
-}
-
 /// The attributes of `NFT_MSG_NEWSET` for the set that is number `id` of its table.
-pub(super) fn encode(table: &str, id: u32, set: &mydocker_core::Set, out: &mut Writer) {
+pub(super) fn encode(table: &str, id: u32, set: &Set, out: &mut Writer) {
     let (key, data) = (set.key, set.data);
     let mut flags = 0;
     if !data.is_empty() {
@@ -209,22 +111,4 @@ fn register_bytes(fields: &[SetType]) -> u32 {
 
 fn bytes_u32(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use mydocker_core::{Instance, Ruleset};
-
-    use super::*;
-
-    #[test]
-    fn they_are_those_of_the_ruleset() {
-        let tables = Ruleset::of(Instance::DEFAULT).tables;
-        let named = tables.iter().flat_map(|table| {
-            let sets = table.sets.iter();
-            sets.map(|set| (table.family, set.name))
-        });
-        let known = Set::ALL.map(|set| (set.family(), set.name()));
-        assert_eq!(named.collect::<Vec<_>>(), known);
-    }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use mydocker_core::TableFamily;
+use mydocker_core::{Element, Ruleset, Set, TableFamily};
 use netlink_sys::Socket;
 use netlink_sys::constants::NETLINK_NETFILTER;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -12,11 +12,9 @@ use super::abi::*;
 use super::attr::Writer;
 use super::batch::Batch;
 use super::dump::{self, Contents, Table};
-use super::element::Element;
 use super::error::{Acknowledgement, BatchError};
 use super::message::{Message, messages, request};
 use super::ruleset::Condition;
-use super::set::Set;
 use crate::netlink::receive;
 
 /// More than the kernel puts into one datagram of a dump (32 KiB, `netlink_recvmsg`).
@@ -167,36 +165,48 @@ impl NftSocket {
         })
     }
 
-    /// The elements of one set. `ENOENT` if there is no such table or set.
-    /// Command: `nft list set FAMILY TABLE SET`
-    pub fn elements(&mut self, table: &str, set: Set) -> io::Result<Vec<Element>> {
-        self.steadily(|socket| socket.elements_once(table, set))
+    /// The elements of one set; nothing for one that we would never have written. `ENOENT` if there
+    /// is no such table or set. Command: `nft list set FAMILY TABLE SET`
+    pub fn elements(
+        &mut self,
+        family: TableFamily,
+        table: &str,
+        set: Set,
+    ) -> io::Result<Vec<Option<Element>>> {
+        self.steadily(|socket| socket.elements_once(family, table, set))
     }
 
-    /// The elements of all sets of our tables of one name, one set after another, at one moment.
-    /// `ENOENT` if there is no such table or if it lacks a set.
-    pub fn all_elements(&mut self, table: &str) -> io::Result<Vec<Element>> {
+    /// The elements of all sets of the ruleset, one set after another, at one moment; nothing for
+    /// one that we would never have written. `ENOENT` if a table or set is missing.
+    pub fn all_elements(&mut self, ruleset: &Ruleset) -> io::Result<Vec<Option<Element>>> {
         self.steadily(|socket| {
             let mut all = Vec::new();
-            for set in Set::ALL {
-                let Some(elements) = socket.elements_once(table, set)? else {
-                    return Ok(None);
-                };
-                all.extend(elements);
+            for table in &ruleset.tables {
+                for set in &table.sets {
+                    match socket.elements_once(table.family, &table.name, *set)? {
+                        Some(elements) => all.extend(elements),
+                        None => return Ok(None),
+                    }
+                }
             }
             Ok(Some(all))
         })
     }
 
-    fn elements_once(&mut self, table: &str, set: Set) -> io::Result<Option<Vec<Element>>> {
+    fn elements_once(
+        &mut self,
+        family: TableFamily,
+        table: &str,
+        set: Set,
+    ) -> io::Result<Option<Vec<Option<Element>>>> {
         self.dump(
-            set.family(),
+            family,
             NFT_MSG_GETSETELEM,
             |out| {
                 out.string(NFTA_SET_ELEM_LIST_TABLE, table);
-                out.string(NFTA_SET_ELEM_LIST_SET, set.name());
+                out.string(NFTA_SET_ELEM_LIST_SET, set.name);
             },
-            |message, out| out.extend(dump::elements(message, table, set)),
+            |message, out| out.extend(dump::elements(message, family, table, set)),
         )
     }
 

@@ -5,7 +5,51 @@ use std::panic::resume_unwind;
 use std::process::{Command, Stdio};
 use std::thread;
 
+use mydocker_core::{Dnat, Element, Guard, Instance, Masquerade, Object, Protocol, Zone};
 use nix::sched::{CloneFlags, unshare};
+
+/// Whose ruleset the tests make.
+pub(super) const INSTANCE: Instance = Instance::DEFAULT;
+
+pub(super) fn zone(bridge: &str, internal: bool, open: bool) -> Vec<Element> {
+    let zone = Zone {
+        instance: INSTANCE,
+        bridge: bridge.parse().unwrap(),
+        internal,
+        open,
+    };
+    Object::Zone(zone).elements()
+}
+
+pub(super) fn masquerade(subnet: &str, bridge: &str) -> Vec<Element> {
+    let masquerade = Masquerade {
+        instance: INSTANCE,
+        subnet: subnet.parse().unwrap(),
+        bridge: bridge.parse().unwrap(),
+    };
+    Object::Masquerade(masquerade).elements()
+}
+
+pub(super) fn publish(at: Option<&str>, protocol: Protocol, port: u16, to: &str) -> Vec<Element> {
+    let dnat = Dnat {
+        instance: INSTANCE,
+        at: at.map(|at| at.parse().unwrap()),
+        protocol,
+        port,
+        to: to.parse().unwrap(),
+    };
+    Object::Dnat(dnat).elements()
+}
+
+pub(super) fn guard(port: &str, mac: &str, addresses: &[&str]) -> Vec<Element> {
+    let guard = Guard {
+        instance: INSTANCE,
+        port: port.parse().unwrap(),
+        mac: mac.parse().unwrap(),
+        addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+    };
+    Object::Guard(guard).elements()
+}
 
 /// Runs `f` on a thread in a network namespace of its own, and says so if it cannot.
 pub(super) fn isolated(f: impl FnOnce() + Send) {
