@@ -9,7 +9,7 @@ use mydocker_core::{
 
 use crate::errno;
 use crate::home::Home;
-use crate::nft::{Batch, BatchError, Condition, NftSocket};
+use crate::nft::{Batch, BatchError, Condition, NftSocket, Seen};
 
 /// The host's socket to nf_tables, opened when it is first needed: attaching a container that
 /// publishes nothing to a network without guards needs none.
@@ -116,25 +116,25 @@ fn write(
     instance: Instance,
     op: &Op,
 ) -> Result<(), OpError> {
-    let mut delete_ours = |batch: &mut Batch, table: &Table| {
-        let owned = socket.owned(table.family, &table.name);
-        if owned.map_err(|error| errno::of_io("nf_tables", &error))? == Some(true) {
-            batch.delete_table(table.family);
-        }
-        Ok(())
+    let mut look = |table: &Table| {
+        let seen = socket.look(table);
+        seen.map_err(|error| errno::of_io("nf_tables", &error))
     };
     match op {
         Op::Add(Object::Ruleset(_)) => {
-            // A table of ours that somebody edited is made anew, one of somebody else's is not
-            // touched: creating it is refused.
             for table in &Ruleset::of(instance).tables {
-                delete_ours(batch, table)?;
-                batch.create_table(table);
+                match look(table)? {
+                    Seen::Ours(contents) => batch.renew_table(table, &contents),
+                    // One of somebody else's is not touched: creating it is refused.
+                    Seen::Absent | Seen::Foreign => batch.create_table(table),
+                }
             }
         }
         Op::Del(Object::Ruleset(_)) => {
             for table in &Ruleset::of(instance).tables {
-                delete_ours(batch, table)?;
+                if let Seen::Ours(contents) = look(table)? {
+                    batch.retire_table(table, &contents);
+                }
             }
         }
         Op::Add(object) => object
@@ -165,9 +165,9 @@ pub(crate) fn observe(firewall: &mut Firewall, instance: Instance) -> Result<Foo
     let socket = firewall.socket()?;
     let read = |error: io::Error| errno::of_io("nf_tables", &error);
     for table in &ruleset.tables {
-        match socket.condition(table).map_err(read)? {
+        match socket.look(table).map_err(read)?.condition(table) {
             Condition::Intact => {}
-            Condition::Absent | Condition::Foreign | Condition::Outdated | Condition::Damaged => {
+            Condition::Absent | Condition::Foreign | Condition::Damaged => {
                 return Ok(Footprint::new());
             }
         }

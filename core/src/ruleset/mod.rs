@@ -9,16 +9,13 @@ mod element;
 mod rules;
 mod text;
 
-use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::instance::fnv1a;
 use crate::{Family, Instance};
 pub(crate) use element::Key;
 pub use element::{Element, Value, objects_of};
-use text::Body;
 
 /// The tables of one instance, made and removed together: `inet` for what is routed, `bridge` for
 /// what a container may claim to be.
@@ -229,6 +226,9 @@ impl Ruleset {
     /// The bit of a packet's mark that says that our own forward chain let it through: an accept in
     /// one base chain does not save a packet from a drop in another one of the same hook.
     pub const PASSED: u32 = 0x0100_0000;
+    /// The chain that belongs to the administrator: empty when it is made, and never touched
+    /// again. Every packet that is routed to or from a container passes it first.
+    pub const ADMIN: &'static str = "admin";
 
     /// The tables of `instance`.
     #[must_use]
@@ -253,17 +253,6 @@ impl Ruleset {
 }
 
 impl Table {
-    /// The table's comment: whose it is, and a hash of everything static in it, so that a table
-    /// of another version is told from ours.
-    #[must_use]
-    pub fn comment(&self) -> String {
-        format!(
-            "{}{:016x}",
-            Self::MARK,
-            fnv1a(&[format!("{}", Body(self)).as_bytes()])
-        )
-    }
-
-    /// How the comment of every table of ours begins.
-    pub const MARK: &'static str = "mydocker ruleset ";
+    /// How the comment of every table of ours begins: what has another one is somebody else's.
+    pub const MARK: &'static str = "mydocker ruleset";
 }

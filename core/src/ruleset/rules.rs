@@ -12,7 +12,9 @@ use super::Field::{
     Source, SourceMac,
 };
 use super::SetType::{EtherAddr, Ifname, InetProto, InetService, Ipv4Addr, Ipv6Addr};
-use super::{Chain, EtherType, Expression, Field, Hook, Icmpv6, Kind, Rule, Set, SetType, Verdict};
+use super::{
+    Chain, EtherType, Expression, Field, Hook, Icmpv6, Kind, Rule, Ruleset, Set, SetType, Verdict,
+};
 use crate::Family;
 
 pub(super) fn sets() -> Vec<Set> {
@@ -141,6 +143,11 @@ pub(super) fn chains() -> Vec<Chain> {
     const AT6: &[Field] = &[Destination(V6), L4Proto, DestinationPort];
     const ANY: &[Field] = &[L4Proto, DestinationPort];
     vec![
+        Chain {
+            name: Ruleset::ADMIN,
+            base: None,
+            rules: Vec::new(),
+        },
         // A port of this host alone: packets in transit to somebody else's port pass untouched.
         Chain {
             name: "publish",
@@ -229,6 +236,7 @@ pub(super) fn chains() -> Vec<Chain> {
                     [NotIn(&[Iifname], "bridges"), NotIn(&[Oifname], "bridges")],
                     Return,
                 ),
+                rule([], Jump(Ruleset::ADMIN)),
                 rule([In(&[Iifname, Oifname], "own")], Pass),
                 rule([In(&[Iifname], "internal")], Drop),
                 rule([In(&[Oifname], "internal")], Drop),

@@ -28,23 +28,14 @@ impl fmt::Display for Ruleset {
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "table {} {} {{", self.family, self.name)?;
-        writeln!(f, "\tcomment \"{}\"", self.comment())?;
-        write!(f, "{}}}", Body(self))
-    }
-}
-
-/// Sets and chains, without the table's own name and comment.
-pub(super) struct Body<'a>(pub(super) &'a Table);
-
-impl fmt::Display for Body<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for set in &self.0.sets {
+        writeln!(f, "\tcomment \"{}\"", Self::MARK)?;
+        for set in &self.sets {
             writeln!(f, "{set}")?;
         }
-        for chain in &self.0.chains {
+        for chain in &self.chains {
             writeln!(f, "{chain}")?;
         }
-        Ok(())
+        f.write_str("}")
     }
 }
 

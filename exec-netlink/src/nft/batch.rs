@@ -1,6 +1,6 @@
 //! Changes that the kernel makes all together or not at all.
 
-use mydocker_core::{Element, Table, TableFamily};
+use mydocker_core::{Chain, Element, Table, TableFamily};
 
 use super::abi::*;
 use super::attr::Writer;
@@ -77,7 +77,7 @@ impl Batch {
     /// Creates the table with all that is static in it. `EEXIST` if there is a table of that
     /// name, whoever made it. Command: `nft -f`, and the ruleset as it prints itself.
     pub fn create_table(&mut self, table: &Table) {
-        self.ops.push(self.out.bytes.len());
+        self.begin_op();
         let family = table.family;
         self.message(family, NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, |out| {
             ruleset::encode_table(table, out);
@@ -91,20 +91,24 @@ impl Batch {
             self.message(family, NFT_MSG_NEWCHAIN, NLM_F_CREATE, |out| {
                 ruleset::encode_chain(table, chain, out);
             });
-            for rule in &chain.rules {
-                let flags = NLM_F_CREATE | NLM_F_APPEND;
-                self.message(family, NFT_MSG_NEWRULE, flags, |out| {
-                    ruleset::encode_rule(table, chain, rule, out);
-                });
-            }
+            self.append_rules(table, chain);
         }
     }
 
-    /// Deletes the table and all that is in it. `ENOENT` if there is none. Whether it is ours is
+    pub(super) fn append_rules(&mut self, table: &Table, chain: &Chain) {
+        for rule in &chain.rules {
+            let flags = NLM_F_CREATE | NLM_F_APPEND;
+            self.message(table.family, NFT_MSG_NEWRULE, flags, |out| {
+                ruleset::encode_rule(table, chain, rule, out);
+            });
+        }
+    }
+
+    /// Deletes the table and all that is in it, whoever put it there. `ENOENT` if there is none. Whether it is ours is
     /// for the caller to know: [`NftSocket::owned`](super::NftSocket::owned).
     /// Command: `nft delete table FAMILY TABLE`
     pub fn delete_table(&mut self, family: TableFamily) {
-        self.ops.push(self.out.bytes.len());
+        self.begin_op();
         let table = self.table.clone();
         self.message(family, NFT_MSG_DELTABLE, 0, |out| {
             out.string(NFTA_TABLE_NAME, &table);
@@ -129,7 +133,12 @@ impl Batch {
         self.element(NFT_MSG_DESTROYSETELEM, 0, element);
     }
 
-    fn message(
+    /// What follows is one op.
+    pub(super) fn begin_op(&mut self) {
+        self.ops.push(self.out.bytes.len());
+    }
+
+    pub(super) fn message(
         &mut self,
         family: TableFamily,
         kind: u16,
@@ -145,7 +154,7 @@ impl Batch {
 
     fn element(&mut self, kind: u16, flags: u16, element: &Element) {
         let Element { table, set, .. } = *element;
-        self.ops.push(self.out.bytes.len());
+        self.begin_op();
         let mut elements = match self.elements {
             Some(open)
                 if (open.kind, open.table, open.set) == (kind, table, set)

@@ -1,6 +1,6 @@
 //! What the kernel says that it holds. Every function takes any bytes.
 
-use mydocker_core::{Element, Set, TableFamily};
+use mydocker_core::{Chain, Element, Ruleset, Set, TableFamily};
 
 use super::abi::*;
 use super::attr::{Attr, Writer, agree, attrs, find};
@@ -93,52 +93,107 @@ pub(super) fn generation(message: &Message<'_>) -> Option<u32> {
     find(attrs, NFTA_GEN_ID)?.number()
 }
 
-/// The attributes of what a table consists of, one entry per object, as dumped.
+/// What stands in the kernel under the name of a table of ours.
+#[derive(Clone, Debug)]
+pub enum Seen {
+    /// No such table.
+    Absent,
+    /// A table without our mark: somebody else's, to be left alone.
+    Foreign,
+    /// Ours, or what became of it.
+    Ours(Contents),
+}
+
+impl Seen {
+    /// What has become of `wanted`.
+    #[must_use]
+    pub fn condition(&self, wanted: &mydocker_core::Table) -> Condition {
+        match self {
+            Self::Absent => Condition::Absent,
+            Self::Foreign => Condition::Foreign,
+            Self::Ours(contents) if contents.as_created(wanted) => Condition::Intact,
+            Self::Ours(_) => Condition::Damaged,
+        }
+    }
+}
+
+/// What a table consists of: the attributes of each object, as dumped.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Contents {
+pub struct Contents {
+    pub(super) dormant: bool,
     pub(super) chains: Vec<Vec<u8>>,
     pub(super) sets: Vec<Vec<u8>>,
     pub(super) rules: Vec<Vec<u8>>,
 }
 
 impl Contents {
-    /// Whether `table`, which consists of this, is as `wanted` says.
-    pub(super) fn condition(&self, table: &Table, wanted: &mydocker_core::Table) -> Condition {
-        if !table.is_ours() {
-            Condition::Foreign
-        } else if table.comment.as_ref() != Some(&wanted.comment()) {
-            Condition::Outdated
-        } else if table.flags == 0 && self.as_created(wanted) {
-            Condition::Intact
-        } else {
-            Condition::Damaged
-        }
+    /// Whether everything of `table` is there as it was created.
+    fn as_created(&self, table: &mydocker_core::Table) -> bool {
+        !self.dormant
+            && table.sets.iter().all(|set| self.has_set(table, set))
+            && table
+                .chains
+                .iter()
+                .all(|chain| self.has_chain(table, chain) && self.has_rules(table, chain))
     }
 
-    fn as_created(&self, table: &mydocker_core::Table) -> bool {
-        let (sets, chains) = (&table.sets, &table.chains);
-        let encoded = |fill: &dyn Fn(&mut Writer)| {
-            let mut out = Writer::default();
-            fill(&mut out);
-            out.bytes
-        };
-        self.sets.len() == sets.len()
-            && self.chains.len() == chains.len()
-            && self.rules.len() == chains.iter().map(|chain| chain.rules.len()).sum::<usize>()
-            && (1..).zip(sets).all(|(id, set)| {
-                let ours = encoded(&|out| set::encode(&table.name, id, set, out));
-                one_agrees(&self.sets, NFTA_SET_NAME, set.name, &ours)
-            })
-            && chains.iter().all(|chain| {
-                let ours = encoded(&|out| ruleset::encode_chain(table, chain, out));
-                let mut seen = named(&self.rules, NFTA_RULE_CHAIN, chain.name);
-                one_agrees(&self.chains, NFTA_CHAIN_NAME, chain.name, &ours)
-                    && chain.rules.iter().all(|rule| {
-                        let ours = encoded(&|out| ruleset::encode_rule(table, chain, rule, out));
-                        seen.next().is_some_and(|theirs| agree(&ours, theirs))
-                    })
-            })
+    /// Whether the set is there as it was created.
+    pub(super) fn has_set(&self, table: &mydocker_core::Table, set: &Set) -> bool {
+        let ours = encoded(|out| set::encode(&table.name, 0, set, out));
+        one_agrees(&self.sets, NFTA_SET_NAME, set.name, &ours)
     }
+
+    /// Whether the chain is there as it was created, whatever is in it.
+    pub(super) fn has_chain(&self, table: &mydocker_core::Table, chain: &Chain) -> bool {
+        let ours = encoded(|out| ruleset::encode_chain(table, chain, out));
+        one_agrees(&self.chains, NFTA_CHAIN_NAME, chain.name, &ours)
+    }
+
+    fn has_rules(&self, table: &mydocker_core::Table, chain: &Chain) -> bool {
+        if chain.name == Ruleset::ADMIN {
+            return true;
+        }
+        let mut seen = named(&self.rules, NFTA_RULE_CHAIN, chain.name);
+        chain.rules.iter().all(|rule| {
+            let ours = encoded(|out| ruleset::encode_rule(table, chain, rule, out));
+            seen.next().is_some_and(|theirs| agree(&ours, theirs))
+        }) && seen.next().is_none()
+    }
+
+    /// Whether there is a set of that name.
+    pub(super) fn knows_set(&self, name: &str) -> bool {
+        named(&self.sets, NFTA_SET_NAME, name).next().is_some()
+    }
+
+    /// Whether there is a chain of that name.
+    pub(super) fn knows_chain(&self, name: &str) -> bool {
+        named(&self.chains, NFTA_CHAIN_NAME, name).next().is_some()
+    }
+
+    /// Whether an administrator put something into the table.
+    pub(super) fn has_guests(&self, table: &mydocker_core::Table) -> bool {
+        let names = |objects: &[Vec<u8>], kind| -> Vec<String> {
+            let name = |object: &Vec<u8>| find(object, kind)?.string().map(str::to_owned);
+            objects.iter().filter_map(name).collect()
+        };
+        let chains = names(&self.chains, NFTA_CHAIN_NAME);
+        let sets = names(&self.sets, NFTA_SET_NAME);
+        named(&self.rules, NFTA_RULE_CHAIN, Ruleset::ADMIN)
+            .next()
+            .is_some()
+            || chains
+                .iter()
+                .any(|name| table.chains.iter().all(|chain| chain.name != name))
+            || sets
+                .iter()
+                .any(|name| table.sets.iter().all(|set| set.name != name))
+    }
+}
+
+fn encoded(fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
+    let mut out = Writer::default();
+    fill(&mut out);
+    out.bytes
 }
 
 /// The objects that an attribute gives this name.
@@ -185,11 +240,13 @@ mod tests {
                     if let Some(body) = message.of(table.family, kind) {
                         let body = vec![body.to_vec()];
                         let contents = Contents {
+                            dormant: false,
                             chains: body.clone(),
                             sets: body.clone(),
                             rules: body,
                         };
                         let _ = contents.as_created(table);
+                        let _ = contents.has_guests(table);
                     }
                 }
             }

@@ -17,7 +17,7 @@ use proptest::test_runner::{Config, TestRunner};
 use super::testing::{
     INSTANCE, guard, isolated, masquerade, nft_script, publish, refused, run, zone,
 };
-use super::{Batch, BatchError, Condition, NftSocket};
+use super::{Batch, BatchError, Condition, NftSocket, Seen};
 
 const TABLE: &str = "mydocker";
 
@@ -28,7 +28,7 @@ fn ruleset() -> Ruleset {
 fn condition(socket: &mut NftSocket, family: TableFamily) -> Condition {
     let tables = ruleset().tables;
     let table = tables.iter().find(|table| table.family == family).unwrap();
-    socket.condition(table).unwrap()
+    socket.look(table).unwrap().condition(table)
 }
 
 fn both(socket: &mut NftSocket) -> [Condition; 2] {
@@ -47,6 +47,21 @@ fn created() -> NftSocket {
     create(&mut batch);
     socket.commit(&batch).unwrap();
     socket
+}
+
+/// Does to both tables what becomes of those that are there.
+fn upkeep(
+    socket: &mut NftSocket,
+    change: fn(&mut Batch, &mydocker_core::Table, &super::dump::Contents),
+) {
+    let mut batch = Batch::new(TABLE);
+    for table in &ruleset().tables {
+        let Seen::Ours(contents) = socket.look(table).unwrap() else {
+            panic!("no table of ours");
+        };
+        change(&mut batch, table, &contents);
+    }
+    socket.commit(&batch).unwrap();
 }
 
 fn add(socket: &mut NftSocket, elements: &[Element]) -> Result<(), BatchError> {
@@ -139,15 +154,12 @@ fn any_edit_of_the_ruleset_is_noticed() {
     isolated(|| {
         let mut socket = NftSocket::open().unwrap();
         assert_eq!(condition(&mut socket, Inet), Condition::Absent);
-        assert!(!socket.table_exists(Inet, TABLE).unwrap());
-        assert_eq!(socket.owned(Inet, TABLE).unwrap(), None);
         run("nft add table ip mydocker");
         assert_eq!(condition(&mut socket, Inet), Condition::Absent);
         run("nft delete table ip mydocker");
-        for foreign in ["", " { comment \"mydockers\" ; }"] {
+        for foreign in ["", " { comment \"mydockers ruleset\" ; }"] {
             run(&format!("nft add table inet mydocker{foreign}"));
             assert_eq!(condition(&mut socket, Inet), Condition::Foreign);
-            assert_eq!(socket.owned(Inet, TABLE).unwrap(), Some(false));
             let mut batch = Batch::new(TABLE);
             create(&mut batch);
             let error = socket.commit(&batch).unwrap_err();
@@ -162,21 +174,21 @@ fn any_edit_of_the_ruleset_is_noticed() {
             run("nft delete table inet mydocker");
         }
         run("nft add table inet mydocker { comment \"mydocker ruleset 0\" ; }");
-        assert_eq!(condition(&mut socket, Inet), Condition::Outdated);
-        assert_eq!(socket.owned(Inet, TABLE).unwrap(), Some(true));
+        assert_eq!(condition(&mut socket, Inet), Condition::Damaged);
         run("nft delete table inet mydocker");
         for edit in [
             "add rule inet mydocker forward accept",
             "insert rule inet mydocker publish accept",
             "flush chain inet mydocker raw",
             "flush table inet mydocker",
-            "add chain inet mydocker more",
-            "add set inet mydocker more { type ifname ; }",
             "add chain inet mydocker forward { policy drop ; }",
             "add table inet mydocker { flags dormant ; }",
             "replace rule inet mydocker prerouting handle HANDLE fib daddr type local jump raw2",
             "replace rule inet mydocker prerouting handle HANDLE fib saddr type local jump publish",
             "replace rule inet mydocker prerouting handle HANDLE fib daddr type local",
+            "flush chain inet mydocker forward ; delete set inet mydocker open",
+            "flush chain inet mydocker forward ; delete chain inet mydocker forward",
+            "flush chain inet mydocker forward ; delete set inet mydocker open ; add set inet mydocker open { type ifname . ifname ; }",
             "insert rule bridge mydocker prerouting accept",
             "flush chain bridge mydocker prerouting",
             "add chain bridge mydocker prerouting { policy drop ; }",
@@ -198,21 +210,103 @@ fn any_edit_of_the_ruleset_is_noticed() {
                 Inet
             };
             assert_eq!(condition(&mut socket, family), Condition::Damaged, "{edit}");
-            let mut batch = Batch::new(TABLE);
-            batch.delete_table(Inet);
-            batch.delete_table(Bridge);
-            create(&mut batch);
-            socket.commit(&batch).unwrap();
+            upkeep(&mut socket, Batch::renew_table);
             assert_eq!(both(&mut socket), [Condition::Intact; 2], "{edit}");
             let tables = socket.tables(Inet).unwrap();
             assert_eq!(tables.len(), 1);
             assert!(tables[0].is_ours());
-            let mut batch = Batch::new(TABLE);
-            batch.delete_table(Inet);
-            batch.delete_table(Bridge);
-            socket.commit(&batch).unwrap();
+            run("nft flush ruleset");
         }
-        refused("nft list table inet mydocker");
+    });
+}
+
+#[test]
+fn what_an_administrator_put_into_our_table_stays() {
+    isolated(|| {
+        let mut socket = created();
+        let untouched =
+            [Inet, Bridge].map(|family| run(&format!("nft list table {family} mydocker")));
+        nft_script(
+            "table inet mydocker {
+                set friends { type ipv4_addr; elements = { 192.0.2.7 } }
+                chain more { tcp dport { 22, 23 } drop; }
+                chain admin {
+                    ip saddr @friends accept
+                    ip saddr { 192.0.2.8, 192.0.2.9 } counter drop comment \"no, thanks\"
+                    jump more
+                }
+            }",
+        );
+        assert_eq!(
+            both(&mut socket),
+            [Condition::Intact; 2],
+            "guests are welcome"
+        );
+        let guests = || {
+            [
+                "chain inet mydocker admin",
+                "chain inet mydocker more",
+                "set inet mydocker friends",
+            ]
+            .map(|object| run(&format!("nft list {object}")))
+        };
+        let before = guests();
+        add(&mut socket, &one_of_each()).unwrap();
+        for edit in [
+            "nft flush chain inet mydocker forward",
+            "nft add chain inet mydocker forward { policy drop ; }",
+            "nft delete table bridge mydocker",
+            "nft add table inet mydocker { flags dormant ; }",
+        ] {
+            run(edit);
+            if edit.contains("delete") {
+                let mut batch = Batch::new(TABLE);
+                batch.create_table(&ruleset().tables[1]);
+                socket.commit(&batch).unwrap();
+            }
+            upkeep(&mut socket, Batch::renew_table);
+            assert_eq!(both(&mut socket), [Condition::Intact; 2], "{edit}");
+            assert_eq!(guests(), before, "{edit}");
+            assert_eq!(dumped(&mut socket), Some(Vec::new()), "{edit}");
+            add(&mut socket, &one_of_each()).unwrap();
+        }
+        // The last network goes: nothing of ours acts any more, and nothing of theirs is lost.
+        upkeep(&mut socket, Batch::retire_table);
+        refused("nft list table bridge mydocker");
+        let left = run("nft list ruleset");
+        assert!(
+            !left.contains("hook") && !left.contains("\"testbridge\""),
+            "{left}"
+        );
+        assert_eq!(guests(), before);
+        // And comes again.
+        let tables = ruleset().tables;
+        let Seen::Ours(contents) = socket.look(&tables[0]).unwrap() else {
+            panic!("no table of ours");
+        };
+        let mut batch = Batch::new(TABLE);
+        batch.renew_table(&tables[0], &contents);
+        batch.create_table(&tables[1]);
+        socket.commit(&batch).unwrap();
+        assert_eq!(both(&mut socket), [Condition::Intact; 2]);
+        assert_eq!(guests(), before);
+        // Once they have nothing there, nothing stays.
+        for line in [
+            "flush chain inet mydocker admin",
+            "delete chain inet mydocker more",
+            "delete set inet mydocker friends",
+        ] {
+            run(&format!("nft {line}"));
+        }
+        let now = [Inet, Bridge].map(|family| run(&format!("nft list table {family} mydocker")));
+        let sorted = |text: &String| {
+            let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        assert_eq!(now.each_ref().map(sorted), untouched.each_ref().map(sorted));
+        upkeep(&mut socket, Batch::retire_table);
+        assert_eq!(run("nft list ruleset"), "");
     });
 }
 

@@ -17,8 +17,10 @@ mod rule;
 mod ruleset;
 mod set;
 mod socket;
+mod upkeep;
 
 pub use batch::Batch;
+pub use dump::Seen;
 pub use error::BatchError;
 pub use ruleset::Condition;
 pub use socket::NftSocket;

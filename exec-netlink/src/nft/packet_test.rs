@@ -392,7 +392,8 @@ fn connections(bridge_nf: &str) {
 
     let mut socket = NftSocket::open().unwrap();
     for table in &ruleset().tables {
-        assert_eq!(socket.condition(table).unwrap(), Condition::Intact);
+        let seen = socket.look(table).unwrap();
+        assert_eq!(seen.condition(table), Condition::Intact);
     }
 }
 

@@ -1,4 +1,5 @@
-//! Core's description of our tables, as messages: created in one batch and never edited.
+//! Core's description of our tables, as messages: created in one batch and made
+//! anew when somebody edited them.
 
 use mydocker_core::{Chain, Hook, Kind, Rule, Table, TableFamily};
 
@@ -13,18 +14,16 @@ pub enum Condition {
     Absent,
     /// A table without our mark: somebody else's, to be left alone.
     Foreign,
-    /// Ours, made by another version.
-    Outdated,
-    /// Ours and of this version, but chains, sets or rules were edited.
+    /// Ours, but chains, sets or rules were edited, or another version made them.
     Damaged,
-    /// Ours, as created. Elements are not looked at.
+    /// Ours, as created. Elements are not looked at, nor what an administrator put beside it.
     Intact,
 }
 
 /// The attributes of `NFT_MSG_NEWTABLE`.
 pub(super) fn encode_table(table: &Table, out: &mut Writer) {
     out.string(NFTA_TABLE_NAME, &table.name);
-    let text = table.comment();
+    let text = Table::MARK;
     // An attribute of libnftnl's making: type, length, value.
     let len = u8::try_from(text.len() + 1).unwrap_or(u8::MAX);
     let mut userdata = vec![NFTNL_UDATA_TABLE_COMMENT, len];

@@ -11,10 +11,9 @@ use nix::sys::socket::{setsockopt, sockopt};
 use super::abi::*;
 use super::attr::Writer;
 use super::batch::Batch;
-use super::dump::{self, Contents, Table};
+use super::dump::{self, Contents, Seen, Table};
 use super::error::{Acknowledgement, BatchError};
 use super::message::{Message, messages, request};
-use super::ruleset::Condition;
 use crate::netlink::receive;
 
 /// More than the kernel puts into one datagram of a dump (32 KiB, `netlink_recvmsg`).
@@ -127,25 +126,15 @@ impl NftSocket {
         }
     }
 
-    /// Whether there is a table of that family and name, whoever made it.
-    pub fn table_exists(&mut self, family: TableFamily, name: &str) -> io::Result<bool> {
-        Ok(self.table(family, name)?.is_some())
-    }
-
-    /// Whether the table of that family and name has our mark; nothing if there is no such table.
-    pub fn owned(&mut self, family: TableFamily, name: &str) -> io::Result<Option<bool>> {
-        Ok(self.table(family, name)?.map(|table| table.is_ours()))
-    }
-
     /// What stands under the name of `wanted`, down to the last expression; elements aside.
-    pub fn condition(&mut self, wanted: &mydocker_core::Table) -> io::Result<Condition> {
+    pub fn look(&mut self, wanted: &mydocker_core::Table) -> io::Result<Seen> {
         let (family, name) = (wanted.family, wanted.name.as_str());
         self.steadily(|socket| {
             let Some(table) = socket.table(family, name)? else {
-                return Ok(Some(Condition::Absent));
+                return Ok(Some(Seen::Absent));
             };
             if !table.is_ours() {
-                return Ok(Some(Condition::Foreign));
+                return Ok(Some(Seen::Foreign));
             }
             let mut objects = |get, new, kind| socket.objects(family, get, new, kind, name);
             let chains = objects(NFT_MSG_GETCHAIN, NFT_MSG_NEWCHAIN, NFTA_CHAIN_TABLE)?;
@@ -154,14 +143,12 @@ impl NftSocket {
             let (Some(chains), Some(sets), Some(rules)) = (chains, sets, rules) else {
                 return Ok(None);
             };
-            Ok(Some(
-                Contents {
-                    chains,
-                    sets,
-                    rules,
-                }
-                .condition(&table, wanted),
-            ))
+            Ok(Some(Seen::Ours(Contents {
+                dormant: table.flags != 0,
+                chains,
+                sets,
+                rules,
+            })))
         })
     }
 
