@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::network::ipv6_settings;
 use crate::{
     Address, ContainerName, Dnat, Family, Footprint, Guard, Hairpin, Instance, Isolated, Link,
-    LinkName, LinkSysctl, Mac, Master, Move, Netns, Network, NetworkName, Object, PortBinding,
-    Route, Up, Veth, request::Setting,
+    LinkName, LinkSysctl, Mac, Master, Move, Netns, Network, NetworkName, Object, Pinhole,
+    PortBinding, Route, Up, Veth, request::Setting,
 };
 
 /// Which endpoint: a container joins a network once.
@@ -46,7 +46,7 @@ pub struct Endpoint {
     pub mac: Mac,
     /// One address of each subnet of the network, with its prefix length.
     pub addresses: Vec<IpNet>,
-    /// Published ports.
+    /// Published ports; one at an address of its own is open there, and not translated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<PortBinding>,
     /// Counts a container's networks in the order it joined them: the lowest that has a way out
@@ -116,7 +116,7 @@ impl Endpoint {
             Object::Up(Up { link: lo }),
             Object::Up(Up { link: link.clone() }),
         ]);
-        if !self.ports.is_empty() {
+        if self.host_ports().next().is_some() {
             objects.insert(Object::Hairpin(Hairpin { link: host }));
         }
         if !network.icc {
@@ -147,7 +147,7 @@ impl Endpoint {
         objects.extend(
             self.ports
                 .iter()
-                .filter_map(|binding| self.dnat(instance, binding)),
+                .filter_map(|binding| self.publication(instance, binding)),
         );
         objects
     }
@@ -167,8 +167,27 @@ impl Endpoint {
         })
     }
 
-    /// The map element that publishes a port; a binding always has an address of its family.
-    fn dnat(&self, instance: Instance, binding: &PortBinding) -> Option<Object> {
+    /// Whether a port is open at the container's own address, and none of the host's.
+    #[must_use]
+    pub fn is_pinhole(&self, binding: &PortBinding) -> bool {
+        self.addresses.iter().any(|a| a.addr() == binding.host_ip)
+    }
+
+    /// The published ports that are ports of the host.
+    pub fn host_ports(&self) -> impl Iterator<Item = &PortBinding> {
+        let ports = self.ports.iter();
+        ports.filter(|binding| !self.is_pinhole(binding))
+    }
+
+    /// The element that publishes a port; a binding always has an address of its family.
+    fn publication(&self, instance: Instance, binding: &PortBinding) -> Option<Object> {
+        if self.is_pinhole(binding) {
+            return Some(Object::Pinhole(Pinhole {
+                instance,
+                protocol: binding.protocol,
+                to: SocketAddr::new(binding.host_ip, binding.container_port),
+            }));
+        }
         let to = self
             .addresses
             .iter()

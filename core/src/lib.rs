@@ -39,10 +39,10 @@ pub use facts::Facts;
 pub use instance::Instance;
 pub use mac::{Mac, MacError};
 pub use name::{ContainerName, LinkName, NameError, Netns, NetworkName, Reason, check_name};
-pub use network::{Driver, DriverError, Network};
+pub use network::{Driver, DriverError, GatewayMode, GatewayModeError, Network};
 pub use object::{
     Address, Base, Bridge, Dnat, Family, Footprint, Forwarding, Guard, Hairpin, Isolated, Link,
-    LinkSysctl, Masquerade, Master, Move, Ns, Object, Route, Up, Veth, Zone,
+    LinkSysctl, Masquerade, Master, Move, Ns, Object, Pinhole, Route, Up, Veth, Zone,
 };
 pub use op::{ErrorKind, Op, OpError, OpResult};
 pub use plan::{Change, OnFailure, Plan, diff, standing_on};

@@ -1,6 +1,6 @@
 //! Network: a bridge, its subnets and its options.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
@@ -46,6 +46,38 @@ impl fmt::Display for Driver {
     }
 }
 
+/// How the containers of a network meet the world in one address family.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GatewayMode {
+    /// Behind the host's address: what leaves is masqueraded, published ports are the host's.
+    #[default]
+    Nat,
+    /// Under their own addresses, to which others have a route: published ports are open there,
+    /// nothing is translated.
+    Routed,
+    /// Not at all: the host has no address on the bridge.
+    Isolated,
+}
+
+/// A word that is no gateway mode.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("`{0}` is not a gateway mode: write nat, routed or isolated")]
+pub struct GatewayModeError(String);
+
+impl FromStr for GatewayMode {
+    type Err = GatewayModeError;
+
+    fn from_str(value: &str) -> Result<Self, GatewayModeError> {
+        match value {
+            "nat" => Ok(Self::Nat),
+            "routed" => Ok(Self::Routed),
+            "isolated" => Ok(Self::Isolated),
+            other => Err(GatewayModeError(other.chars().take(64).collect())),
+        }
+    }
+}
+
 /// A network as it is kept. Immutable but for its labels: change is a new network.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
 pub struct Network {
@@ -70,6 +102,12 @@ pub struct Network {
     /// Its containers may send under MAC and IP addresses that are not theirs.
     #[serde(default)]
     pub spoof: bool,
+    /// Families that are not masqueraded.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gateway_modes: BTreeMap<Family, GatewayMode>,
+    /// Interfaces of the host from which its unpublished ports are reached, too.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub trusted: BTreeSet<LinkName>,
     /// Routes that every container of it gets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<StaticRoute>,
@@ -89,6 +127,12 @@ impl Network {
         [Family::V4, Family::V6]
             .into_iter()
             .filter(move |family| has(*family))
+    }
+
+    /// How its containers meet the world.
+    #[must_use]
+    pub fn gateway_mode(&self, family: Family) -> GatewayMode {
+        self.gateway_modes.get(&family).copied().unwrap_or_default()
     }
 
     /// The subnet whose gateway containers send what they have no better route for.
@@ -111,6 +155,7 @@ impl Network {
                 bridge: self.bridge,
                 internal: self.internal,
                 open: !self.isolate,
+                trusted: self.trusted.clone(),
             }),
             Object::Bridge(Bridge {
                 instance,
@@ -124,7 +169,7 @@ impl Network {
             &link,
             self.families().any(|f| f == Family::V6),
         ));
-        if self.way_out(Family::V4).is_some() {
+        if self.way_out(Family::V4).is_some() && self.gateway_mode(Family::V4) == GatewayMode::Nat {
             // Lets 127.0.0.1:PORT of the host lead to a container; the ruleset's `raw` chain
             // takes back what else it would open.
             let (family, key, value) = (Family::V4, "route_localnet".to_string(), 1);
@@ -142,7 +187,7 @@ impl Network {
                     link: link.clone(),
                     address,
                 }));
-                if !self.internal {
+                if !self.internal && self.gateway_mode(subnet.family()) == GatewayMode::Nat {
                     let (subnet, bridge) = (subnet.net, self.bridge);
                     objects.insert(Object::Masquerade(Masquerade {
                         instance,

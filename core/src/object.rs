@@ -7,7 +7,7 @@ use core::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{Instance, LinkName, Mac, Netns, Protocol};
+use crate::{Element, Instance, LinkName, Mac, Netns, Protocol};
 
 /// Address family.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
@@ -80,6 +80,8 @@ pub enum Object {
     Masquerade(Masquerade),
     /// A published port.
     Dnat(Dnat),
+    /// A published port that needs no translation.
+    Pinhole(Pinhole),
     /// What a port of a bridge may claim to be.
     Guard(Guard),
     /// A bridge.
@@ -106,7 +108,7 @@ pub enum Object {
     Forwarding(Forwarding),
 }
 
-/// A bridge's entry in the ruleset (`set bridges`, `own`, `internal`, `open`).
+/// A bridge's entry in the ruleset (`set bridges`, `own`, `internal`, `open`, `trusted`).
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
 pub struct Zone {
     /// Whose table.
@@ -117,6 +119,9 @@ pub struct Zone {
     pub internal: bool,
     /// Open networks see each other's unpublished ports.
     pub open: bool,
+    /// Interfaces of the host from which unpublished ports are reached, too.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub trusted: BTreeSet<LinkName>,
 }
 
 /// Source NAT for what leaves a subnet by another interface than its bridge, and for what a
@@ -143,6 +148,17 @@ pub struct Dnat {
     pub protocol: Protocol,
     /// The host's port.
     pub port: u16,
+    /// The container's address and port.
+    pub to: SocketAddr,
+}
+
+/// A port of a container that is open to whoever routes to its address: one element of a hash set.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+pub struct Pinhole {
+    /// Whose table.
+    pub instance: Instance,
+    /// The transport protocol.
+    pub protocol: Protocol,
     /// The container's address and port.
     pub to: SocketAddr,
 }
@@ -324,6 +340,7 @@ impl Object {
             Self::Zone(_)
             | Self::Masquerade(_)
             | Self::Dnat(_)
+            | Self::Pinhole(_)
             | Self::Guard(_)
             | Self::Hairpin(_)
             | Self::Isolated(_)
@@ -346,6 +363,7 @@ impl Object {
             Self::Zone(zone) => (Some(Base::Ruleset(zone.instance)), None),
             Self::Masquerade(masquerade) => (Some(Base::Ruleset(masquerade.instance)), None),
             Self::Dnat(dnat) => (Some(Base::Ruleset(dnat.instance)), None),
+            Self::Pinhole(pinhole) => (Some(Base::Ruleset(pinhole.instance)), None),
             Self::Guard(guard) => (Some(Base::Ruleset(guard.instance)), None),
             Self::Move(moved) => (host(moved.host), host(moved.peer())),
             Self::Master(master) => (host(master.link), host(master.bridge)),
@@ -360,19 +378,33 @@ impl Object {
         first.into_iter().chain(second)
     }
 
+    /// Whose ruleset it is, or is part of.
+    #[must_use]
+    pub fn ruleset(&self) -> Option<Instance> {
+        self.gives()
+            .chain(self.needs())
+            .find_map(|base| match base {
+                Base::Ruleset(instance) => Some(instance),
+                Base::Link(_) | Base::Port(_) => None,
+            })
+    }
+
     /// Whether the two want one name or one key, so that the kernel holds at most one of them.
     #[must_use]
     pub fn excludes(&self, other: &Self) -> bool {
-        let place = |d: &Dnat| (d.instance, d.at, Family::of(d.to.ip()), d.protocol, d.port);
-        match (self, other) {
-            (Self::Zone(a), Self::Zone(b)) => (a.instance, a.bridge) == (b.instance, b.bridge),
-            (Self::Masquerade(a), Self::Masquerade(b)) => a == b,
-            (Self::Dnat(a), Self::Dnat(b)) => place(a) == place(b),
-            (Self::Guard(a), Self::Guard(b)) => (a.instance, a.port) == (b.instance, b.port),
-            _ => self
-                .gives()
-                .any(|base| other.gives().any(|other| other == base)),
+        let shared = |base| other.gives().any(|theirs| theirs == base);
+        self.gives().any(shared) || self.shares_key(other)
+    }
+
+    /// Whether the two have an element of one key in one set, whatever a map has for it.
+    #[must_use]
+    pub fn shares_key(&self, other: &Self) -> bool {
+        if self.ruleset() != other.ruleset() {
+            return false;
         }
+        let (ours, theirs) = (self.elements(), other.elements());
+        let same = |a: &Element| theirs.iter().any(|b| a.same_key(b));
+        ours.iter().any(same)
     }
 
     /// Whether it is never removed by an op of its own: a setting goes with its link, and whose
@@ -386,6 +418,7 @@ impl Object {
             | Self::Zone(_)
             | Self::Masquerade(_)
             | Self::Dnat(_)
+            | Self::Pinhole(_)
             | Self::Guard(_)
             | Self::Bridge(_)
             | Self::Veth(_)
@@ -412,6 +445,7 @@ impl Object {
             | Self::Zone(_)
             | Self::Masquerade(_)
             | Self::Dnat(_)
+            | Self::Pinhole(_)
             | Self::Guard(_)
             | Self::Bridge(_)
             | Self::Veth(_)

@@ -8,8 +8,8 @@ use core::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Dnat, Element, Family, Guard, Instance, Link, Masquerade, Netns, Ns, Object, Route, Ruleset,
-    Zone, ruleset,
+    Dnat, Element, Family, Guard, Instance, Link, Masquerade, Netns, Ns, Object, Pinhole, Route,
+    Ruleset, Zone, ruleset,
 };
 
 /// Puts an object into the kernel or takes it out: the kernel's own grammar (NEWLINK, DELLINK).
@@ -81,6 +81,7 @@ impl Op {
             Object::Zone(_) => ("AddZone", "DeleteZone"),
             Object::Masquerade(_) => ("AddMasquerade", "DeleteMasquerade"),
             Object::Dnat(_) => ("AddDnat", "DeleteDnat"),
+            Object::Pinhole(_) => ("AddPinhole", "DeletePinhole"),
             Object::Guard(_) => ("AddGuard", "DeleteGuard"),
             Object::Bridge(_) => ("CreateBridge", "DeleteBridge"),
             Object::Veth(_) => ("AddVeth", "DeleteVeth"),
@@ -116,6 +117,7 @@ impl fmt::Display for Target<'_> {
             Object::Zone(Zone { bridge, .. }) => write!(f, "{bridge}"),
             Object::Masquerade(Masquerade { subnet, .. }) => write!(f, "{subnet}"),
             Object::Dnat(dnat) => write!(f, "{}", Key(dnat)),
+            Object::Pinhole(Pinhole { protocol, to, .. }) => write!(f, "{to}/{protocol}"),
             Object::Guard(guard) => write!(f, "{}", guard.port),
             Object::Bridge(bridge) => write!(f, "{}", bridge.name),
             Object::Veth(veth) => write!(f, "{}", veth.name),
@@ -170,6 +172,7 @@ fn fmt_add(object: &Object, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Object::Zone(Zone { instance, .. })
         | Object::Masquerade(Masquerade { instance, .. })
         | Object::Dnat(Dnat { instance, .. })
+        | Object::Pinhole(Pinhole { instance, .. })
         | Object::Guard(Guard { instance, .. }) => fmt_elements(object, f, |element, f| {
             let (family, set) = (element.table, element.set);
             let table = instance.table();
@@ -259,6 +262,7 @@ fn fmt_del(object: &Object, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Object::Zone(Zone { instance, .. })
         | Object::Masquerade(Masquerade { instance, .. })
         | Object::Dnat(Dnat { instance, .. })
+        | Object::Pinhole(Pinhole { instance, .. })
         | Object::Guard(Guard { instance, .. }) => fmt_elements(object, f, |element, f| {
             let (family, set, key) = (element.table, element.set, ruleset::Key(element));
             let table = instance.table();

@@ -167,6 +167,38 @@ pub enum Rejection {
     /// Ports to publish, or to publish no more, and none of them.
     #[error("no port is given for container `{}` on network `{}`: name one, such as 8080:80", .0.container, .0.network)]
     NoPorts(EndpointId),
+    /// A gateway where there is none.
+    #[error(
+        "gateway {gateway} can't be: that family is isolated, and the host has no address there; leave it out, or choose another gateway mode"
+    )]
+    GatewayIsolated { gateway: IpAddr },
+    /// Nothing gets in.
+    #[error(
+        "network `{network}` is internal, which nothing gets into: leave trusted interface `{trusted}` out"
+    )]
+    InternalTrusts {
+        trusted: LinkName,
+        network: NetworkName,
+    },
+    /// Nothing gets in.
+    #[error(
+        "port {0} can't be published: network `{1}` is isolated, and the host has no way to its containers"
+    )]
+    PortIsolated(PortSpec, NetworkName),
+    /// An address of the host for a port that is not the host's.
+    #[error(
+        "port {port} can't be published at an address of the host: network `{network}` is routed, and its containers are reached at their own addresses; write {container}",
+        container = .port.container_port
+    )]
+    PortRouted {
+        port: PortSpec,
+        network: NetworkName,
+    },
+    /// The container's own address for one of the host.
+    #[error(
+        "port {0} can't be published: that address is the container's own; name one of the host's, or none"
+    )]
+    PortOwnAddress(PortSpec),
     /// Nothing gets in.
     #[error("network `{0}` is internal and publishes no ports")]
     InternalPublishes(NetworkName),

@@ -1,6 +1,6 @@
 //! Requests: what somebody wants, before anybody has looked whether it can be had.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
@@ -9,7 +9,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ContainerName, Driver, EndpointId, Family, LinkName, Mac, Netns, NetworkName, PortSpec,
+    ContainerName, Driver, EndpointId, Family, GatewayMode, LinkName, Mac, Netns, NetworkName,
+    PortSpec,
 };
 
 /// What somebody wants.
@@ -57,9 +58,9 @@ pub struct NetworkSpec {
     /// Gateways, each inside one of the subnets; the first host of those without.
     #[serde(default)]
     pub gateways: Vec<IpAddr>,
-    /// No gateway anywhere: the host has no address on the bridge.
+    /// How its containers meet the world, by family; masqueraded by default.
     #[serde(default)]
-    pub no_gateway: bool,
+    pub gateway_modes: BTreeMap<Family, GatewayMode>,
     /// Ranges to lease from, each inside one of the subnets.
     #[serde(default)]
     pub ip_ranges: Vec<IpNet>,
@@ -85,6 +86,10 @@ pub struct NetworkSpec {
     /// for others or moves an address between containers must.
     #[serde(default)]
     pub spoof: bool,
+    /// Interfaces of the host from which its unpublished ports are reached, too, by whoever routes
+    /// there.
+    #[serde(default)]
+    pub trusted: BTreeSet<LinkName>,
     /// The bridge's name, if it is to have one of its own.
     #[serde(default)]
     pub bridge: Option<LinkName>,
@@ -105,7 +110,7 @@ impl NetworkSpec {
             driver: Driver::Bridge,
             subnets: Vec::new(),
             gateways: Vec::new(),
-            no_gateway: false,
+            gateway_modes: BTreeMap::new(),
             ip_ranges: Vec::new(),
             aux_addresses: BTreeMap::new(),
             ipv6: false,
@@ -114,6 +119,7 @@ impl NetworkSpec {
             icc: true,
             isolate: true,
             spoof: false,
+            trusted: BTreeSet::new(),
             bridge: None,
             routes: Vec::new(),
             labels: BTreeMap::new(),

@@ -48,7 +48,7 @@ enum Place<'a> {
 impl<'a> Place<'a> {
     fn of(op: &'a Op) -> Self {
         match op {
-            Op::Add(object) | Op::Del(object) if firewall::is_its(object) => Self::Firewall,
+            Op::Add(object) | Op::Del(object) if object.ruleset().is_some() => Self::Firewall,
             // A link is sent from where it is.
             Op::Add(Object::Move(_)) => Self::In(&Ns::Host),
             Op::Add(object) | Op::Del(object) => Self::In(object.ns()),

@@ -3,8 +3,8 @@
 use std::io;
 
 use mydocker_core::{
-    Dnat, Element, ErrorKind, Footprint, Guard, Instance, Masquerade, Object, Op, OpError,
-    OpResult, Ruleset, Table, Zone, objects_of,
+    Element, ErrorKind, Footprint, Instance, Object, Op, OpError, OpResult, Ruleset, Table,
+    objects_of,
 };
 
 use crate::errno;
@@ -35,32 +35,16 @@ impl Firewall {
     }
 }
 
-/// Whether an object is part of the firewall.
-pub(crate) fn is_its(object: &Object) -> bool {
-    instance_of(object).is_some()
-}
-
-fn instance_of(object: &Object) -> Option<Instance> {
-    match object {
-        Object::Ruleset(instance)
-        | Object::Zone(Zone { instance, .. })
-        | Object::Masquerade(Masquerade { instance, .. })
-        | Object::Dnat(Dnat { instance, .. })
-        | Object::Guard(Guard { instance, .. }) => Some(*instance),
-        _ => None,
-    }
-}
-
 /// Tries ops in order, up to the first that fails. All of one instance go in one batch, which
 /// lands as a whole or not at all; if it does not, they are tried one at a time, so that each has
 /// an answer of its own.
 pub(crate) fn apply(firewall: &mut Firewall, ops: &[Op]) -> Vec<OpResult> {
-    let Some(instance) = ops.first().and_then(|op| instance_of(op.object())) else {
+    let Some(instance) = ops.first().and_then(|op| op.object().ruleset()) else {
         return Vec::new();
     };
     let run = ops
         .iter()
-        .take_while(|op| instance_of(op.object()) == Some(instance))
+        .take_while(|op| op.object().ruleset() == Some(instance))
         .count();
     let ops = &ops[..run];
     match all_at_once(firewall, instance, ops) {

@@ -188,6 +188,7 @@ fn a_squatter_on_every_name_is_left_alone() {
                     | Object::Zone(_)
                     | Object::Masquerade(_)
                     | Object::Dnat(_)
+                    | Object::Pinhole(_)
                     | Object::Guard(_)
                     | Object::Bridge(_)
                     | Object::Veth(_)

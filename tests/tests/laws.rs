@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use mydocker_core::{
     Address, AttachSpec, Change, ContainerName, Damage, EndpointId, Entry, ErrorKind, Executor,
-    Facts, Family, Footprint, Instance, Link, LinkName, LinkSysctl, Master, NetworkName,
-    NetworkSpec, Ns, Object, OnFailure, Op, Outcome, Plan, PortBinding, PortSpec, Protocol,
-    Rejection, Request, Setting, Snapshot, State, StaticRoute, Transaction, Up, drive,
+    Facts, Family, Footprint, GatewayMode, Instance, Link, LinkName, LinkSysctl, Master,
+    NetworkName, NetworkSpec, Ns, Object, OnFailure, Op, Outcome, Plan, PortBinding, PortSpec,
+    Protocol, Rejection, Request, Setting, Snapshot, State, StaticRoute, Transaction, Up, drive,
 };
 use mydocker_exec_dryrun::{Fault, Faulty};
 use mydocker_tests::{World, attach, create, detach, netns, publish, remove, unpublish, word};
@@ -53,7 +53,13 @@ prop_compose! {
     fn network_spec()(
         name in network(),
         subnets in some(SUBNETS, 3).prop_shuffle(),
-        (no_gateway, ipv6, internal, no_icc, open) in (rarely(), rarely(), rarely(), rarely(), rarely()),
+        (ipv6, internal, no_icc, open) in (rarely(), rarely(), rarely(), rarely()),
+        gateway_modes in prop_oneof![4 => Just(BTreeMap::new()), 1 => prop::collection::btree_map(
+            prop::sample::select(&[Family::V4, Family::V6]),
+            prop::sample::select(&[GatewayMode::Nat, GatewayMode::Routed, GatewayMode::Isolated]),
+            1..3,
+        )],
+        trusted in prop_oneof![4 => Just(vec![]), 1 => Just(vec!["eth0"])],
         gateways in prop_oneof![4 => Just(vec![]), 1 => some(["10.0.0.3", "fd00:1::7", "10.9.0.2"], 2)],
         ip_ranges in prop_oneof![4 => Just(vec![]), 1 => some(["10.0.0.8/30", "10.0.0.0/32", "10.0.0.255/32", "192.168.7.4/30", "fd00:1::40/124"], 2)],
         aux in prop_oneof![4 => Just(vec![]), 1 => some(["10.0.0.2", "10.0.0.9", "fd00:1::2", "192.168.7.2"], 3)],
@@ -65,7 +71,8 @@ prop_compose! {
         let name_of = |(i, a): (usize, &str)| (format!("aux{i}"), word(a));
         NetworkSpec {
             subnets: subnets.into_iter().map(word).collect(),
-            no_gateway, ipv6, internal, icc: !no_icc, isolate: !open, mtu_bytes,
+            ipv6, internal, gateway_modes, icc: !no_icc, isolate: !open, mtu_bytes,
+            trusted: trusted.into_iter().map(word).collect(),
             gateways: gateways.into_iter().map(word).collect(),
             ip_ranges: ip_ranges.into_iter().map(word).collect(),
             aux_addresses: aux.into_iter().enumerate().map(name_of).collect(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use mydocker_core::{
-    AttachSpec, Change, ContainerName, EndpointId, Netns, NetworkName, NetworkSpec, Request,
+    AttachSpec, Change, ContainerName, EndpointId, Family, Netns, NetworkName, NetworkSpec, Request,
 };
 
 use super::App;
@@ -73,7 +73,23 @@ fn spec_of(create: Create) -> Result<NetworkSpec, Failure> {
                     }
                 }
             }
-            "gateway" => spec.no_gateway = !on()?,
+            "gateway-mode" => {
+                let mode = value.parse().map_err(usage)?;
+                spec.gateway_modes = [(Family::V4, mode), (Family::V6, mode)].into();
+            }
+            // These come later, in the order of the alphabet, and so prevail.
+            "gateway-mode-ipv4" => {
+                let mode = value.parse().map_err(usage)?;
+                spec.gateway_modes.insert(Family::V4, mode);
+            }
+            "gateway-mode-ipv6" => {
+                let mode = value.parse().map_err(usage)?;
+                spec.gateway_modes.insert(Family::V6, mode);
+            }
+            "trusted-interface" => {
+                let names = value.split(',').map(str::parse);
+                spec.trusted = names.collect::<Result<_, _>>().map_err(usage)?;
+            }
             "bridge" => spec.bridge = Some(value.parse().map_err(usage)?),
             "mtu" => {
                 let bytes = value.parse();
@@ -81,7 +97,8 @@ fn spec_of(create: Create) -> Result<NetworkSpec, Failure> {
                 spec.mtu_bytes = Some(bytes.map_err(number)?);
             }
             _ => {
-                let known = "there are bridge, gateway, icc, isolate, mtu and spoof";
+                let known = "there are bridge, gateway-mode, gateway-mode-ipv4, gateway-mode-ipv6, \
+                             icc, isolate, mtu, spoof and trusted-interface";
                 return Err(usage(format!(
                     "`{key}` is no option of a bridge network: {known}"
                 )));

@@ -10,7 +10,9 @@ use ipnet::IpNet;
 
 use self::Value::{Address, Advertised, Link, Port, Subnet};
 use super::TableFamily;
-use crate::{Dnat, Footprint, Guard, Instance, LinkName, Mac, Masquerade, Object, Protocol, Zone};
+use crate::{
+    Dnat, Footprint, Guard, Instance, LinkName, Mac, Masquerade, Object, Pinhole, Protocol, Zone,
+};
 
 /// An element of a set or map: added as it is, deleted by its key.
 /// Equivalent to: nft add element FAMILY TABLE SET { KEY : DATA }
@@ -64,6 +66,12 @@ impl Element {
             key: fields(key)?,
             data: fields(data)?,
         })
+    }
+
+    /// Whether it has the place of another.
+    #[must_use]
+    pub fn same_key(&self, other: &Self) -> bool {
+        (self.table, self.set, self.key) == (other.table, other.set, other.key)
     }
 
     /// The fields of its key, in order.
@@ -155,6 +163,7 @@ impl Object {
             Self::Zone(zone) => zone.elements(),
             Self::Masquerade(masquerade) => vec![masquerade.element()],
             Self::Dnat(dnat) => vec![dnat.element()],
+            Self::Pinhole(pinhole) => vec![pinhole.element()],
             Self::Guard(guard) => guard.elements(),
             Self::Ruleset(_)
             | Self::Bridge(_)
@@ -178,6 +187,8 @@ impl Zone {
         let mut all = vec![inet("bridges", [name]), inet("own", [name, name])];
         all.extend(self.internal.then(|| inet("internal", [name])));
         all.extend(self.open.then(|| inet("open", [name])));
+        let from = |link: &LinkName| inet("trusted", [Link(*link), name]);
+        all.extend(self.trusted.iter().map(from));
         all
     }
 }
@@ -205,6 +216,17 @@ impl Dnat {
         };
         let data = [Some(Address(self.to.ip())), Some(Port(self.to.port()))];
         Element { data, ..key }
+    }
+}
+
+impl Pinhole {
+    fn element(&self) -> Element {
+        let set = match self.to {
+            SocketAddr::V4(_) => "pinholes4",
+            SocketAddr::V6(_) => "pinholes6",
+        };
+        let (protocol, port) = (Value::Protocol(self.protocol), Port(self.to.port()));
+        inet(set, [Address(self.to.ip()), protocol, port])
     }
 }
 
@@ -250,6 +272,7 @@ struct Parts {
     own: BTreeSet<LinkName>,
     internal: BTreeSet<LinkName>,
     open: BTreeSet<LinkName>,
+    trusted: BTreeMap<LinkName, BTreeSet<LinkName>>,
     ports: BTreeSet<LinkName>,
     macs: BTreeMap<LinkName, Mac>,
     addresses: BTreeMap<(LinkName, Mac), BTreeSet<IpAddr>>,
@@ -267,6 +290,9 @@ impl Parts {
             }
             ("internal", (Link(bridge), None, None)) => drop(self.internal.insert(bridge)),
             ("open", (Link(bridge), None, None)) => drop(self.open.insert(bridge)),
+            ("trusted", (Link(from), Some(Link(bridge)), None)) => {
+                self.trusted.entry(bridge).or_default().insert(from);
+            }
             ("masquerade4" | "masquerade6", (Subnet(subnet), Some(Link(bridge)), None)) => {
                 self.all.insert(Object::Masquerade(Masquerade {
                     instance,
@@ -281,6 +307,17 @@ impl Parts {
                 "publish4_at" | "publish6_at",
                 (Address(at), Some(Value::Protocol(protocol)), Some(Port(port))),
             ) => self.publish(instance, Some(at), protocol, port, data)?,
+            (
+                "pinholes4" | "pinholes6",
+                (Address(address), Some(Value::Protocol(protocol)), Some(Port(port))),
+            ) => {
+                let to = SocketAddr::new(address, port);
+                self.all.insert(Object::Pinhole(Pinhole {
+                    instance,
+                    protocol,
+                    to,
+                }));
+            }
             ("ports", (Link(port), None, None)) => drop(self.ports.insert(port)),
             ("macs", (Link(port), Some(Value::Mac(mac)), None)) => {
                 // A second one is somebody else's doing.
@@ -328,6 +365,10 @@ impl Parts {
         let fits = self.own == self.bridges
             && self.internal.is_subset(&self.bridges)
             && self.open.is_subset(&self.bridges)
+            && self
+                .trusted
+                .keys()
+                .all(|bridge| self.bridges.contains(bridge))
             && self.macs.keys().eq(&self.ports);
         if !fits {
             return None;
@@ -338,6 +379,7 @@ impl Parts {
                 bridge: *bridge,
                 internal: self.internal.contains(bridge),
                 open: self.open.contains(bridge),
+                trusted: self.trusted.get(bridge).cloned().unwrap_or_default(),
             })
         };
         self.all.extend(self.bridges.iter().map(zone));
@@ -374,12 +416,13 @@ mod tests {
         let instance = Instance::DEFAULT;
         let mut all = Footprint::from([Object::Ruleset(instance)]);
         for (bridge, internal, open) in [("br0", false, true), ("br1", true, false)] {
-            let bridge = name(bridge);
+            let (bridge, trusted) = (name(bridge), ["eth0", "eth1"].map(name).into());
             all.insert(Object::Zone(Zone {
                 instance,
                 bridge,
                 internal,
                 open,
+                trusted,
             }));
         }
         for subnet in ["10.0.0.0/24", "fd00::/64"] {
@@ -403,6 +446,14 @@ mod tests {
                 at,
                 protocol,
                 port,
+                to,
+            }));
+        }
+        for to in ["10.0.0.2:80", "[fd00::2]:80"] {
+            let (protocol, to) = (Protocol::Udp, to.parse().unwrap());
+            all.insert(Object::Pinhole(Pinhole {
+                instance,
+                protocol,
                 to,
             }));
         }
@@ -431,10 +482,11 @@ mod tests {
         let all = one_of_each();
         let elements: Vec<Element> = all.iter().flat_map(Object::elements).collect();
         // These are whole objects, or an option of one.
-        let optional = ["internal", "open", "masquerade4", "masquerade6"];
+        let optional = ["internal", "open", "trusted", "addresses4"];
+        let whole = ["publish", "pinholes", "masquerade"];
         for missing in 0..elements.len() {
             let set = elements[missing].set;
-            if set.starts_with("publish") || optional.contains(&set) || set == "addresses4" {
+            if whole.iter().any(|name| set.starts_with(name)) || optional.contains(&set) {
                 continue;
             }
             let mut rest = elements.clone();
@@ -449,6 +501,7 @@ mod tests {
         for stray in [
             inet("own", [Link(name("br0")), Link(name("br1"))]),
             inet("internal", [Link(name("nobody"))]),
+            inet("trusted", [Link(name("eth0")), Link(name("nobody"))]),
             inet("publish4", [Value::Protocol(Protocol::Tcp), Port(1)]),
             bridge(
                 "macs",

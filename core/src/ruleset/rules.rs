@@ -35,6 +35,9 @@ pub(super) fn sets() -> Vec<Set> {
         set("own", &[Ifname, Ifname], false),
         set("internal", &[Ifname], false),
         set("open", &[Ifname], false),
+        set("trusted", &[Ifname, Ifname], false),
+        set("pinholes4", &[Ipv4Addr, InetProto, InetService], false),
+        set("pinholes6", &[Ipv6Addr, InetProto, InetService], false),
         set("masquerade4", &[Ipv4Addr, Ifname], true),
         set("masquerade6", &[Ipv6Addr, Ifname], true),
         map(
@@ -242,7 +245,10 @@ pub(super) fn chains() -> Vec<Chain> {
                 rule([In(&[Oifname], "internal")], Drop),
                 rule([Established], Pass),
                 rule([In(&[Oifname], "bridges"), Dnatted], Pass),
+                rule([In(AT4, "pinholes4")], Pass),
+                rule([In(AT6, "pinholes6")], Pass),
                 rule([In(&[Iifname], "open"), In(&[Oifname], "open")], Pass),
+                rule([In(&[Iifname, Oifname], "trusted")], Pass),
                 rule([In(&[Oifname], "bridges")], Drop),
                 // What is left comes from a container and leaves.
                 rule([], Pass),

@@ -8,14 +8,15 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
-    Change, Facts, Family, Footprint, Holder, LinkName, Mac, Network, NetworkName, NetworkSpec,
-    Object, OnFailure, Op, Plan, Rejection, State, Subnet, diff,
+    Change, Facts, Family, Footprint, GatewayMode, Holder, LinkName, Mac, Network, NetworkName,
+    NetworkSpec, Object, OnFailure, Op, Plan, Rejection, State, Subnet, diff,
 };
 
 const NETWORKS_MAX: usize = 16_384;
 const SUBNETS_MAX: usize = 16;
 const RESERVED_MAX: usize = 256;
 const ROUTES_MAX: usize = 64;
+const TRUSTED_MAX: usize = 64;
 const LABELS_MAX: usize = 64;
 const LABEL_BYTES_MAX: usize = 1024;
 
@@ -44,6 +45,11 @@ impl State {
         for (key, value) in &spec.labels {
             short_enough("label", key.len().max(value.len()))?;
         }
+        at_most("trusted interfaces", spec.trusted.len(), TRUSTED_MAX)?;
+        if let (true, Some(trusted)) = (spec.internal, spec.trusted.first()) {
+            let (trusted, network) = (*trusted, spec.name.clone());
+            return Err(Rejection::InternalTrusts { trusted, network });
+        }
         let subnets = self.subnets(facts, spec)?;
         let network = Network {
             name: spec.name.clone(),
@@ -56,6 +62,8 @@ impl State {
             icc: spec.icc,
             isolate: spec.isolate,
             spoof: spec.spoof,
+            gateway_modes: spec.gateway_modes.clone(),
+            trusted: spec.trusted.clone(),
             routes: spec.routes.clone(),
             labels: spec.labels.clone(),
         };
@@ -236,13 +244,10 @@ impl State {
 
 /// Gives gateways, ranges and reserved addresses to the subnets they are in.
 fn assign(spec: &NetworkSpec, mut subnets: Vec<Subnet>) -> Result<Vec<Subnet>, Rejection> {
-    if spec.no_gateway {
-        if let Some(gateway) = spec.gateways.first() {
-            let what = "gateway (of a network without one)";
-            return Err(not_in(what, gateway.to_string(), &subnets));
-        }
-        subnets.iter_mut().for_each(|subnet| subnet.gateway = None);
-    }
+    let isolated = |address: IpAddr| {
+        let mode = spec.gateway_modes.get(&Family::of(address));
+        mode == Some(&GatewayMode::Isolated)
+    };
     let mut gateways: BTreeMap<usize, IpAddr> = BTreeMap::new();
     for (index, subnet) in subnets.iter().enumerate() {
         let given = spec
@@ -250,6 +255,13 @@ fn assign(spec: &NetworkSpec, mut subnets: Vec<Subnet>) -> Result<Vec<Subnet>, R
             .get(index)
             .filter(|net| net.addr() != subnet.net.network());
         given.and_then(|net| gateways.insert(index, net.addr()));
+    }
+    let given = gateways.values().chain(&spec.gateways);
+    if let Some(gateway) = given.copied().find(|gateway| isolated(*gateway)) {
+        return Err(Rejection::GatewayIsolated { gateway });
+    }
+    for subnet in &mut subnets {
+        subnet.gateway = subnet.gateway.filter(|gateway| !isolated(*gateway));
     }
     for gateway in &spec.gateways {
         let index = subnet_of("gateway", &subnets, &(*gateway).into())?;

@@ -160,7 +160,7 @@ impl State {
         if known.macs.contains_key(&endpoint.mac) {
             return Err(Damage::MacTwice(id, endpoint.mac));
         }
-        for binding in &endpoint.ports {
+        for binding in endpoint.host_ports() {
             if self.ports.conflict(binding).is_some() {
                 return Err(Damage::PortTwice(id, binding.clone()));
             }
@@ -174,7 +174,7 @@ impl State {
         known.up = true;
         known.containers.insert(id.container.clone());
         known.macs.insert(endpoint.mac, id.container.clone());
-        for binding in &endpoint.ports {
+        for binding in endpoint.host_ports() {
             self.ports.insert(binding, Some(id.clone()));
         }
         let sandbox = self
@@ -214,7 +214,7 @@ impl State {
                 }
             }
         }
-        for binding in &endpoint.ports {
+        for binding in endpoint.host_ports() {
             self.ports.remove(binding);
         }
         if let Some(sandbox) = self.sandboxes.get_mut(&id.container) {
@@ -234,25 +234,29 @@ impl State {
         let Some(endpoint) = self.endpoints.get_mut(id) else {
             return Err(Damage::EndpointUnknown(id.clone()));
         };
-        let ports = core::mem::replace(&mut endpoint.ports, changed.ports.clone());
-        if endpoint != changed {
-            endpoint.ports = ports;
+        let before = core::mem::replace(endpoint, changed.clone());
+        let same = Endpoint {
+            ports: changed.ports.clone(),
+            ..before.clone()
+        };
+        if same != *changed {
+            *endpoint = before;
             return Err(Damage::EndpointOther(id.clone()));
         }
-        for binding in &ports {
+        for binding in before.host_ports() {
             self.ports.remove(binding);
         }
-        for (done, binding) in changed.ports.iter().enumerate() {
+        for (done, binding) in changed.host_ports().enumerate() {
             if self.ports.insert(binding, Some(id.clone())) {
                 continue;
             }
-            for binding in &changed.ports[..done] {
+            for binding in changed.host_ports().take(done) {
                 self.ports.remove(binding);
             }
-            for binding in &ports {
+            for binding in before.host_ports() {
                 self.ports.insert(binding, Some(id.clone()));
             }
-            endpoint.ports = ports;
+            self.endpoints.insert(id.clone(), before);
             return Err(Damage::PortTwice(id.clone(), binding.clone()));
         }
         Ok(())

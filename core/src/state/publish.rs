@@ -9,8 +9,8 @@ use ipnet::IpNet;
 use super::create::at_most;
 use super::index::PortIndex;
 use crate::{
-    Change, Endpoint, EndpointId, Family, Network, OnFailure, Plan, PortBinding, PortSpec,
-    Protocol, Rejection, State, diff,
+    Change, Endpoint, EndpointId, Family, GatewayMode, Network, OnFailure, Plan, PortBinding,
+    PortSpec, Protocol, Rejection, State, diff,
 };
 
 /// Published ports of one endpoint: every port of every protocol, twice over.
@@ -27,6 +27,9 @@ impl State {
         at_most("published ports", count, PORTS_MAX)?;
         let mut changed = endpoint.clone();
         let more = self.bindings(network, id, ports, &endpoint.addresses)?;
+        // A pinhole may be there for another port of the host already.
+        let there: BTreeSet<&PortBinding> = endpoint.ports.iter().collect();
+        let more = more.into_iter().filter(|binding| !there.contains(binding));
         changed.ports.extend(more);
         Ok(self.change(endpoint, changed, network, OnFailure::Undo))
     }
@@ -48,15 +51,28 @@ impl State {
         for port in ports {
             let all = leading_to.get(&(port.protocol, port.container_port));
             let all = all.into_iter().flatten().copied();
-            let mut meant = all.filter(|binding| port.matches(binding)).peekable();
+            let pinhole = |b: &PortBinding| port.host_ip.is_none() && endpoint.is_pinhole(b);
+            let mut meant = all.filter(|b| port.matches(b) || pinhole(b)).peekable();
             if meant.peek().is_none() {
                 let (port, id) = (port.clone(), id.clone());
                 return Err(Rejection::PortUnknown { port, id });
             }
             going.extend(meant);
         }
+        // A pinhole goes when it is named by its own port, or with the last port of the host that
+        // leads there.
+        let alone = ports.iter().filter(|port| port.host_port.is_none());
+        let alone: BTreeSet<_> = alone.map(|p| (p.protocol, p.container_port)).collect();
+        let still_led_to = |binding: &PortBinding| {
+            let key = (binding.protocol, binding.container_port);
+            let staying = |b: &&PortBinding| !endpoint.is_pinhole(b) && !going.contains(*b);
+            let others = leading_to.get(&key).into_iter().flatten();
+            !alone.contains(&key) && others.copied().any(|b| staying(&b))
+        };
         let mut changed = endpoint.clone();
-        changed.ports.retain(|binding| !going.contains(binding));
+        changed.ports.retain(|binding| {
+            !going.contains(binding) || endpoint.is_pinhole(binding) && still_led_to(binding)
+        });
         Ok(self.change(endpoint, changed, network, OnFailure::Continue))
     }
 
@@ -102,18 +118,15 @@ impl State {
         if network.internal && !ports.is_empty() {
             return Err(Rejection::InternalPublishes(network.name.clone()));
         }
-        let families: BTreeSet<Family> = addresses.iter().map(|a| Family::of(a.addr())).collect();
         for port in ports {
-            if port.host_port == Some(0) || port.container_port == 0 {
-                return Err(Rejection::PortZero(port.clone()));
-            }
-            if port
-                .host_ip
-                .is_some_and(|ip| !families.contains(&Family::of(ip)))
-            {
-                return Err(Rejection::PortFamily(port.clone(), network.name.clone()));
-            }
+            check_port(network, port, addresses)?;
         }
+        let of_mode = |mode| {
+            let addresses = addresses.iter().map(IpNet::addr);
+            addresses.filter(move |a| network.gateway_mode(Family::of(*a)) == mode)
+        };
+        let families: BTreeSet<Family> = of_mode(GatewayMode::Nat).map(Family::of).collect();
+        let routed: Vec<IpAddr> = of_mode(GatewayMode::Routed).collect();
         let mut taken = PortIndex::default();
         let mut found = BTreeMap::new();
         // Named ports first, so that no free one is what a later port of the request names.
@@ -143,6 +156,15 @@ impl State {
                 taken.insert(binding, None);
             }
             found.insert(place, own);
+        }
+        let mut open = BTreeSet::new();
+        for (place, port) in ports.iter().enumerate() {
+            for address in &routed {
+                let pinhole = pinhole(port, *address);
+                if open.insert(pinhole.clone()) {
+                    found.entry(place).or_insert_with(Vec::new).push(pinhole);
+                }
+            }
         }
         Ok(found.into_values().flatten().collect())
     }
@@ -177,6 +199,50 @@ impl State {
             }
         }
         Err(Rejection::PortsExhausted(port.clone()))
+    }
+}
+
+/// Whether a port can be published by a container with these addresses, whoever has it.
+fn check_port(network: &Network, port: &PortSpec, addresses: &[IpNet]) -> Result<(), Rejection> {
+    if port.host_port == Some(0) || port.container_port == 0 {
+        return Err(Rejection::PortZero(port.clone()));
+    }
+    let name = || network.name.clone();
+    let mode = |family| network.gateway_mode(family);
+    let Some(ip) = port.host_ip else {
+        let mut families = addresses.iter().map(|a| Family::of(a.addr()));
+        return if families.all(|family| mode(family) == GatewayMode::Isolated) {
+            Err(Rejection::PortIsolated(port.clone(), name()))
+        } else {
+            Ok(())
+        };
+    };
+    if addresses
+        .iter()
+        .all(|a| Family::of(a.addr()) != Family::of(ip))
+    {
+        return Err(Rejection::PortFamily(port.clone(), name()));
+    }
+    if addresses.iter().any(|a| a.addr() == ip) {
+        return Err(Rejection::PortOwnAddress(port.clone()));
+    }
+    match mode(Family::of(ip)) {
+        GatewayMode::Nat => Ok(()),
+        GatewayMode::Routed => Err(Rejection::PortRouted {
+            port: port.clone(),
+            network: name(),
+        }),
+        GatewayMode::Isolated => Err(Rejection::PortIsolated(port.clone(), name())),
+    }
+}
+
+/// What a port of a container under its own address is.
+fn pinhole(port: &PortSpec, address: IpAddr) -> PortBinding {
+    PortBinding {
+        host_ip: address,
+        host_port: port.container_port,
+        container_port: port.container_port,
+        protocol: port.protocol,
     }
 }
 

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use mydocker_core::{
-    Address, Dnat, ErrorKind, Family, Footprint, Forwarding, Hairpin, Instance, Isolated, Link,
-    LinkName, LinkSysctl, Master, Move, Object, OpError, OpResult, Route, Up,
+    Address, ErrorKind, Family, Footprint, Forwarding, Hairpin, Instance, Isolated, Link, LinkName,
+    LinkSysctl, Master, Move, Object, OpError, OpResult, Route, Up,
 };
 
 use super::{Kernel, refused};
@@ -29,6 +29,7 @@ impl Kernel {
             Object::Zone(zone) => self.may_add_element(object, zone.instance)?,
             Object::Masquerade(masquerade) => self.may_add_element(object, masquerade.instance)?,
             Object::Dnat(dnat) => self.may_add_element(object, dnat.instance)?,
+            Object::Pinhole(pinhole) => self.may_add_element(object, pinhole.instance)?,
             Object::Guard(guard) => self.may_add_element(object, guard.instance)?,
             Object::Bridge(bridge) => self.may_name(&Link::host(bridge.name))?,
             Object::Veth(veth) => {
@@ -88,7 +89,7 @@ impl Kernel {
             .objects
             .iter()
             .chain(&self.foreign)
-            .any(|other| same_key(object, other))
+            .any(|other| object.shares_key(other))
         {
             return Err(exists(format!(
                 "an element of that key in {}",
@@ -243,18 +244,6 @@ fn metric(given: Option<u32>, via: IpAddr) -> u32 {
         (Family::V4, given) => given.unwrap_or(0),
         (Family::V6, None | Some(0)) => METRIC6_DEFAULT,
         (Family::V6, Some(given)) => given,
-    }
-}
-
-/// Whether two elements have one place in one set; what they lead to does not matter.
-pub(super) fn same_key(a: &Object, b: &Object) -> bool {
-    let key = |d: &Dnat| (d.instance, d.at, Family::of(d.to.ip()), d.protocol, d.port);
-    match (a, b) {
-        (Object::Zone(a), Object::Zone(b)) => (a.instance, a.bridge) == (b.instance, b.bridge),
-        (Object::Masquerade(a), Object::Masquerade(b)) => a == b,
-        (Object::Dnat(a), Object::Dnat(b)) => key(a) == key(b),
-        (Object::Guard(a), Object::Guard(b)) => (a.instance, a.port) == (b.instance, b.port),
-        _ => false,
     }
 }
 

@@ -5,7 +5,6 @@ use mydocker_core::{
     OpResult, Up, standing_on,
 };
 
-use super::add::same_key;
 use super::{Kernel, refused};
 
 impl Kernel {
@@ -14,11 +13,15 @@ impl Kernel {
             Object::Ruleset(_) | Object::Hairpin(_) | Object::Isolated(_) => {
                 self.remove([object.clone()].into());
             }
-            Object::Zone(_) | Object::Masquerade(_) | Object::Dnat(_) | Object::Guard(_) => {
+            Object::Zone(_)
+            | Object::Masquerade(_)
+            | Object::Dnat(_)
+            | Object::Pinhole(_)
+            | Object::Guard(_) => {
                 // An element has no mark but the table that it is in: whose it is, a deletion by
                 // key can't tell, nor can the real kernel.
-                self.objects.retain(|other| !same_key(object, other));
-                self.foreign.retain(|other| !same_key(object, other));
+                self.objects.retain(|other| !object.shares_key(other));
+                self.foreign.retain(|other| !object.shares_key(other));
             }
             Object::Bridge(bridge) => self.remove_link(bridge.name),
             Object::Veth(veth) => self.remove_link(veth.name),

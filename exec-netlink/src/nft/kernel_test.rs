@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use mydocker_core::TableFamily::{Bridge, Inet};
 use mydocker_core::{
-    Dnat, Element, Footprint, Guard, LinkName, Mac, Masquerade, Object, Protocol, Ruleset, Set,
-    TableFamily, Value, Zone, objects_of,
+    Dnat, Element, Footprint, Guard, LinkName, Mac, Masquerade, Object, Pinhole, Protocol, Ruleset,
+    Set, TableFamily, Value, Zone, objects_of,
 };
 use nix::libc;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::testing::{
-    INSTANCE, guard, isolated, masquerade, nft_script, publish, refused, run, zone,
+    INSTANCE, guard, isolated, masquerade, nft_script, pinhole, publish, refused, run, zone,
 };
 use super::{Batch, BatchError, Condition, NftSocket, Seen};
 
@@ -99,6 +99,8 @@ fn one_of_each() -> Vec<Element> {
         publish(Some("127.0.0.1"), sctp, 8080, "10.0.0.2:9"),
         publish(None, tcp, 8080, "[fd00::2]:80"),
         publish(Some("2001:db8::1"), tcp, 8080, "[fd00::2]:80"),
+        pinhole(tcp, "10.0.0.2:80"),
+        pinhole(udp, "[fd00::2]:53"),
         guard("mdv0", "02:6d:0a:00:00:02", &["10.0.0.2", "fd00::2"]),
     ]
     .concat();
@@ -514,6 +516,7 @@ fn any_mac() -> impl Strategy<Value = Mac> {
 fn any_object() -> impl Strategy<Value = Object> {
     let instance = INSTANCE;
     let protocol = prop::sample::select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Sctp]);
+    let pinhole = (protocol.clone(), any::<IpAddr>(), any::<u16>());
     let dnat = (
         any::<Option<IpAddr>>(),
         protocol,
@@ -521,12 +524,21 @@ fn any_object() -> impl Strategy<Value = Object> {
         any::<SocketAddr>(),
     );
     prop_oneof![
-        (any_name(), any::<bool>(), any::<bool>()).prop_map(move |(bridge, internal, open)| {
+        pinhole.prop_map(move |(protocol, address, port)| {
+            Object::Pinhole(Pinhole {
+                instance,
+                protocol,
+                to: SocketAddr::new(address, port),
+            })
+        }),
+        (any_name(), any::<[bool; 2]>(), any_name()).prop_map(move |(bridge, flags, other)| {
+            let [internal, open] = flags;
             Object::Zone(Zone {
                 instance,
                 bridge,
                 internal,
                 open,
+                trusted: [other].into(),
             })
         }),
         (any_name(), any_mac(), any::<[IpAddr; 2]>()).prop_map(move |(port, mac, addresses)| {

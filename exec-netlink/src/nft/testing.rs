@@ -1,11 +1,12 @@
 //! What tests against the real kernel share: a namespace of their own, and the tools in it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::panic::resume_unwind;
 use std::process::{Command, Stdio};
 use std::thread;
 
-use mydocker_core::{Dnat, Element, Guard, Instance, Masquerade, Object, Protocol, Zone};
+use mydocker_core::{Dnat, Element, Guard, Instance, Masquerade, Object, Pinhole, Protocol, Zone};
 use nix::sched::{CloneFlags, unshare};
 
 /// Whose ruleset the tests make.
@@ -17,6 +18,7 @@ pub(super) fn zone(bridge: &str, internal: bool, open: bool) -> Vec<Element> {
         bridge: bridge.parse().unwrap(),
         internal,
         open,
+        trusted: BTreeSet::from(["eth0".parse().unwrap()]),
     };
     Object::Zone(zone).elements()
 }
@@ -39,6 +41,15 @@ pub(super) fn publish(at: Option<&str>, protocol: Protocol, port: u16, to: &str)
         to: to.parse().unwrap(),
     };
     Object::Dnat(dnat).elements()
+}
+
+pub(super) fn pinhole(protocol: Protocol, to: &str) -> Vec<Element> {
+    let pinhole = Pinhole {
+        instance: INSTANCE,
+        protocol,
+        to: to.parse().unwrap(),
+    };
+    Object::Pinhole(pinhole).elements()
 }
 
 pub(super) fn guard(port: &str, mac: &str, addresses: &[&str]) -> Vec<Element> {

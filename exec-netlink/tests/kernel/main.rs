@@ -13,7 +13,9 @@ mod world;
 
 use std::path::Path;
 
-use mydocker_core::{ErrorKind, Executor, Family, Object, Op, Outcome, Request, Setting};
+use mydocker_core::{
+    ErrorKind, Executor, Family, GatewayMode, Object, Op, Outcome, Request, Setting,
+};
 use mydocker_exec_netlink::netns;
 use world::{
     assert_same, attach_spec, contents, dial, endpoint, inside, network, on_a_host, run, run_in,
@@ -98,7 +100,11 @@ fn every_kind_of_network_settles() {
         odd.mtu_bytes = Some(1000);
         world.create(odd);
         let mut blind = network("blind", &["10.66.5.0/24"]);
-        blind.no_gateway = true;
+        blind.gateway_modes = [
+            (Family::V4, GatewayMode::Isolated),
+            (Family::V6, GatewayMode::Isolated),
+        ]
+        .into();
         world.create(blind);
         for name in ["closed", "six", "a.network-with-a-long.name", "blind"] {
             let mut spec = attach_spec(name, "a", &netns);
