@@ -4,6 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
+use core::net::{IpAddr, Ipv6Addr};
 use core::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -146,6 +147,19 @@ impl Network {
         }
     }
 
+    /// The host's IPv6 address on the bridge, if ports are published by it.
+    fn gateway6(&self) -> Option<Ipv6Addr> {
+        match self.way_out(Family::V6)?.gateway? {
+            IpAddr::V6(gateway) => self.translates(Family::V6).then_some(gateway),
+            IpAddr::V4(_) => None,
+        }
+    }
+
+    /// Whether its containers hide behind addresses of the host.
+    fn translates(&self, family: Family) -> bool {
+        !self.internal && self.gateway_mode(family) == GatewayMode::Nat
+    }
+
     /// What it wants in the kernel, apart from the ruleset that all networks share.
     pub(crate) fn objects(&self, instance: Instance) -> Footprint {
         let link = Link::host(self.bridge);
@@ -155,6 +169,7 @@ impl Network {
                 bridge: self.bridge,
                 internal: self.internal,
                 open: !self.isolate,
+                gateway6: self.gateway6(),
                 trusted: self.trusted.clone(),
             }),
             Object::Bridge(Bridge {
@@ -169,7 +184,7 @@ impl Network {
             &link,
             self.families().any(|f| f == Family::V6),
         ));
-        if self.way_out(Family::V4).is_some() && self.gateway_mode(Family::V4) == GatewayMode::Nat {
+        if self.way_out(Family::V4).is_some() && self.translates(Family::V4) {
             // Lets 127.0.0.1:PORT of the host lead to a container; the ruleset's `raw` chain
             // takes back what else it would open.
             let (family, key, value) = (Family::V4, "route_localnet".to_string(), 1);
@@ -187,7 +202,7 @@ impl Network {
                     link: link.clone(),
                     address,
                 }));
-                if !self.internal && self.gateway_mode(subnet.family()) == GatewayMode::Nat {
+                if self.translates(subnet.family()) {
                     let (subnet, bridge) = (subnet.net, self.bridge);
                     objects.insert(Object::Masquerade(Masquerade {
                         instance,

@@ -2,7 +2,7 @@
 
 use alloc::collections::BTreeSet;
 use alloc::string::String;
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -108,7 +108,8 @@ pub enum Object {
     Forwarding(Forwarding),
 }
 
-/// A bridge's entry in the ruleset (`set bridges`, `own`, `internal`, `open`, `trusted`).
+/// A bridge's entry in the ruleset (sets `bridges`, `own`, `internal`, `open` and
+/// `trusted`, map `gateways6`).
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
 pub struct Zone {
     /// Whose table.
@@ -119,6 +120,9 @@ pub struct Zone {
     pub internal: bool,
     /// Open networks see each other's unpublished ports.
     pub open: bool,
+    /// The host's IPv6 address on the bridge, if ports are published by it: stands in for ::1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway6: Option<Ipv6Addr>,
     /// Interfaces of the host from which unpublished ports are reached, too.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub trusted: BTreeSet<LinkName>,

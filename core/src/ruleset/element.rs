@@ -187,6 +187,10 @@ impl Zone {
         let mut all = vec![inet("bridges", [name]), inet("own", [name, name])];
         all.extend(self.internal.then(|| inet("internal", [name])));
         all.extend(self.open.then(|| inet("open", [name])));
+        all.extend(self.gateway6.map(|gateway| Element {
+            data: [Some(Address(gateway.into())), None],
+            ..inet("gateways6", [name])
+        }));
         let from = |link: &LinkName| inet("trusted", [Link(*link), name]);
         all.extend(self.trusted.iter().map(from));
         all
@@ -272,6 +276,7 @@ struct Parts {
     own: BTreeSet<LinkName>,
     internal: BTreeSet<LinkName>,
     open: BTreeSet<LinkName>,
+    gateways6: BTreeMap<LinkName, Ipv6Addr>,
     trusted: BTreeMap<LinkName, BTreeSet<LinkName>>,
     ports: BTreeSet<LinkName>,
     macs: BTreeMap<LinkName, Mac>,
@@ -290,6 +295,12 @@ impl Parts {
             }
             ("internal", (Link(bridge), None, None)) => drop(self.internal.insert(bridge)),
             ("open", (Link(bridge), None, None)) => drop(self.open.insert(bridge)),
+            ("gateways6", (Link(bridge), None, None)) => {
+                let [Some(Address(IpAddr::V6(gateway))), None] = data else {
+                    return None;
+                };
+                self.gateways6.insert(bridge, gateway);
+            }
             ("trusted", (Link(from), Some(Link(bridge)), None)) => {
                 self.trusted.entry(bridge).or_default().insert(from);
             }
@@ -366,6 +377,10 @@ impl Parts {
             && self.internal.is_subset(&self.bridges)
             && self.open.is_subset(&self.bridges)
             && self
+                .gateways6
+                .keys()
+                .all(|bridge| self.bridges.contains(bridge))
+            && self
                 .trusted
                 .keys()
                 .all(|bridge| self.bridges.contains(bridge))
@@ -379,6 +394,7 @@ impl Parts {
                 bridge: *bridge,
                 internal: self.internal.contains(bridge),
                 open: self.open.contains(bridge),
+                gateway6: self.gateways6.get(bridge).copied(),
                 trusted: self.trusted.get(bridge).cloned().unwrap_or_default(),
             })
         };
@@ -417,11 +433,13 @@ mod tests {
         let mut all = Footprint::from([Object::Ruleset(instance)]);
         for (bridge, internal, open) in [("br0", false, true), ("br1", true, false)] {
             let (bridge, trusted) = (name(bridge), ["eth0", "eth1"].map(name).into());
+            let gateway6 = open.then_some(Ipv6Addr::LOCALHOST);
             all.insert(Object::Zone(Zone {
                 instance,
                 bridge,
                 internal,
                 open,
+                gateway6,
                 trusted,
             }));
         }
@@ -482,7 +500,7 @@ mod tests {
         let all = one_of_each();
         let elements: Vec<Element> = all.iter().flat_map(Object::elements).collect();
         // These are whole objects, or an option of one.
-        let optional = ["internal", "open", "trusted", "addresses4"];
+        let optional = ["internal", "open", "trusted", "gateways6", "addresses4"];
         let whole = ["publish", "pinholes", "masquerade"];
         for missing in 0..elements.len() {
             let set = elements[missing].set;
@@ -510,6 +528,7 @@ mod tests {
                     Value::Mac("02:00:00:00:00:01".parse().unwrap()),
                 ],
             ),
+            inet("gateways6", [Link(name("br0"))]),
             inet("nosuch", [Link(name("br0"))]),
         ] {
             let more = elements.iter().copied().chain([stray]);

@@ -106,6 +106,8 @@ pub enum Kind {
 pub enum Hook {
     /// Before routing.
     Prerouting,
+    /// To this host.
+    Input,
     /// Between interfaces.
     Forward,
     /// From this host.
@@ -160,7 +162,7 @@ pub enum EtherType {
     Ipv6,
 }
 
-/// An ICMPv6 message (RFC 4861).
+/// An ICMPv6 message (RFC 4861, RFC 4443).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Icmpv6 {
     /// `nd-router-advert`
@@ -169,6 +171,8 @@ pub enum Icmpv6 {
     NeighbourAdvertisement,
     /// `nd-redirect`
     Redirect,
+    /// `packet-too-big` (RFC 4443)
+    PacketTooBig,
 }
 
 /// One condition.
@@ -188,6 +192,10 @@ pub enum Expression {
     Established,
     /// The connection's destination was rewritten (`ct status dnat`).
     Dnatted,
+    /// The packet answers whoever began the connection (`ct direction reply`).
+    Reply,
+    /// Who began the connection did so from ::1 (`ct original ip6 saddr ::1`).
+    BegunByLoopback6,
     /// The frame carries this. In a `bridge` table it stands before whatever reads the packet
     /// inside, or nft would put a condition of its own there.
     Carries(EtherType),
@@ -220,6 +228,11 @@ pub enum Verdict {
     /// Rewrite destination address and port to what the map says of the concatenated fields;
     /// a packet that the map doesn't know passes on.
     DnatByMap(Family, &'static [Field], &'static str),
+    /// Write what the map says of the concatenated fields over the IPv6 destination, behind
+    /// the back of connection tracking, and go on.
+    SetDestination6ByMap(&'static [Field], &'static str),
+    /// Write ::1 over the IPv6 destination, behind the back of connection tracking, and go on.
+    SetDestination6ToLoopback,
 }
 
 impl Ruleset {

@@ -4,8 +4,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::Expression::{
-    Carries, Dnatted, Established, Icmpv6Type, In, IsIcmpv6, Loopback4, Loopback6, NotIn,
-    ToThisHost, Unspecified4, Unspecified6,
+    BegunByLoopback6, Carries, Dnatted, Established, Icmpv6Type, In, IsIcmpv6, Loopback4,
+    Loopback6, NotIn, Reply, ToThisHost, Unspecified4, Unspecified6,
 };
 use super::Field::{
     Advertised, ArpSource, ArpSourceMac, Destination, DestinationPort, Iifname, L4Proto, Oifname,
@@ -40,6 +40,7 @@ pub(super) fn sets() -> Vec<Set> {
         set("pinholes6", &[Ipv6Addr, InetProto, InetService], false),
         set("masquerade4", &[Ipv4Addr, Ifname], true),
         set("masquerade6", &[Ipv6Addr, Ifname], true),
+        map("gateways6", &[Ifname], &[Ipv6Addr]),
         map(
             "publish4",
             &[InetProto, InetService],
@@ -85,8 +86,10 @@ pub(super) fn guard_sets() -> Vec<Set> {
 mod priority {
     pub(super) const RAW: i32 = -300;
     pub(super) const DSTNAT: i32 = -100;
+    pub(super) const AFTER_DSTNAT: i32 = -90;
     pub(super) const BEFORE_FILTER: i32 = -10;
     pub(super) const SRCNAT: i32 = 100;
+    pub(super) const AFTER_SRCNAT: i32 = 110;
 }
 
 fn rule<const N: usize>(when: [Expression; N], then: Verdict) -> Rule {
@@ -194,12 +197,47 @@ pub(super) fn chains() -> Vec<Chain> {
             Kind::Nat,
             Hook::Output,
             priority::DSTNAT,
-            vec![
-                // IPv6 has no route_localnet: rewritten, the packet could not leave, and a client
-                // that tries ::1 first would hang instead of being refused.
-                rule([Loopback6(Destination(V6))], Return),
-                rule([ToThisHost], Jump("publish")),
+            vec![rule([ToThisHost], Jump("publish"))],
+        ),
+        // IPv6 has no route_localnet: an answer to this host's [::1]:PORT, whose destination is ::1
+        // again behind dstnat, would not be routed to us. So it comes in under the bridge's own
+        // address, and becomes what the client waits for when no more routing is to be done.
+        base(
+            "loopback6",
+            Kind::Filter,
+            Hook::Prerouting,
+            priority::AFTER_DSTNAT,
+            vec![rule(
+                [
+                    Loopback6(Destination(V6)),
+                    In(&[Iifname], "bridges"),
+                    Reply,
+                    BegunByLoopback6,
+                ],
+                Verdict::SetDestination6ByMap(&[Iifname], "gateways6"),
+            )],
+        ),
+        Chain {
+            name: "to_loopback6",
+            base: None,
+            rules: vec![
+                // Or all that is sent to ::1, by anybody, would be cut to the bridge's MTU.
+                rule([Icmpv6Type(Icmpv6::PacketTooBig)], Drop),
+                rule(
+                    [In(&[Iifname], "bridges"), Loopback6(Source(V6))],
+                    Verdict::SetDestination6ToLoopback,
+                ),
             ],
+        },
+        base(
+            "input",
+            Kind::Filter,
+            Hook::Input,
+            priority::AFTER_SRCNAT,
+            vec![rule(
+                [Dnatted, Reply, BegunByLoopback6],
+                Jump("to_loopback6"),
+            )],
         ),
         base(
             "postrouting",
@@ -221,6 +259,10 @@ pub(super) fn chains() -> Vec<Chain> {
                 // This host's 127.0.0.1:PORT: nobody can answer a loopback address.
                 rule(
                     [In(&[Oifname], "bridges"), Loopback4(Source(V4))],
+                    Masquerade,
+                ),
+                rule(
+                    [In(&[Oifname], "bridges"), Loopback6(Source(V6))],
                     Masquerade,
                 ),
                 // Between networks of ours the answer finds its way, so the source stays.

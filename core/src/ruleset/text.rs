@@ -3,8 +3,8 @@
 use core::fmt;
 
 use super::Expression::{
-    Carries, Dnatted, Established, Icmpv6Type, In, IsIcmpv6, Loopback4, Loopback6, NotIn,
-    ToThisHost, Unspecified4, Unspecified6,
+    BegunByLoopback6, Carries, Dnatted, Established, Icmpv6Type, In, IsIcmpv6, Loopback4,
+    Loopback6, NotIn, Reply, ToThisHost, Unspecified4, Unspecified6,
 };
 use super::Field::{
     Advertised, ArpSource, ArpSourceMac, Destination, DestinationPort, Iifname, L4Proto, Oifname,
@@ -94,6 +94,8 @@ impl fmt::Display for Expression {
             ToThisHost => f.write_str("fib daddr type local"),
             Established => f.write_str("ct state established,related"),
             Dnatted => f.write_str("ct status dnat"),
+            Reply => f.write_str("ct direction reply"),
+            BegunByLoopback6 => f.write_str("ct original ip6 saddr ::1"),
             Carries(carried) => write!(f, "ether type {carried}"),
             Icmpv6Type(message) => write!(f, "icmpv6 type {message}"),
             IsIcmpv6 => f.write_str("meta l4proto ipv6-icmp"),
@@ -122,6 +124,10 @@ impl fmt::Display for Verdict {
                 };
                 write!(f, "dnat {ip} to {} map @{map}", Concat(fields))
             }
+            Self::SetDestination6ByMap(fields, map) => {
+                write!(f, "ip6 daddr set {} map @{map}", Concat(fields))
+            }
+            Self::SetDestination6ToLoopback => f.write_str("ip6 daddr set ::1"),
         }
     }
 }
@@ -199,6 +205,7 @@ impl fmt::Display for Icmpv6 {
             Self::RouterAdvertisement => "nd-router-advert",
             Self::NeighbourAdvertisement => "nd-neighbor-advert",
             Self::Redirect => "nd-redirect",
+            Self::PacketTooBig => "packet-too-big",
         })
     }
 }
@@ -216,6 +223,7 @@ impl fmt::Display for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Prerouting => "prerouting",
+            Self::Input => "input",
             Self::Forward => "forward",
             Self::Output => "output",
             Self::Postrouting => "postrouting",

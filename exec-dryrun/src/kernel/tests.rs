@@ -115,6 +115,7 @@ fn zone(internal: bool) -> Object {
         bridge: name("br0"),
         internal,
         open: false,
+        gateway6: None,
         trusted: BTreeSet::new(),
     })
 }

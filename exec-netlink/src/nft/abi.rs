@@ -28,6 +28,7 @@ pub(super) const NFPROTO_IPV4: u8 = 2;
 pub(super) const NFPROTO_BRIDGE: u8 = 7;
 pub(super) const NFPROTO_IPV6: u8 = 10;
 pub(super) const NF_INET_PRE_ROUTING: u32 = 0;
+pub(super) const NF_INET_LOCAL_IN: u32 = 1;
 pub(super) const NF_INET_FORWARD: u32 = 2;
 pub(super) const NF_INET_LOCAL_OUT: u32 = 3;
 pub(super) const NF_INET_POST_ROUTING: u32 = 4;
@@ -100,8 +101,10 @@ pub(super) const NFTA_SET_FIELD_LEN: u16 = 1;
 /// libnftnl/udata.h: the type of the byte order of keys in a set's user data; nft's
 /// include/datatype.h: `BYTEORDER_HOST_ENDIAN`.
 pub(super) const NFTNL_UDATA_SET_KEYBYTEORDER: u8 = 0;
+pub(super) const NFTNL_UDATA_SET_DATABYTEORDER: u8 = 1;
 pub(super) const BYTEORDER_INVALID: u32 = 0;
 pub(super) const BYTEORDER_HOST_ENDIAN: u32 = 1;
+pub(super) const BYTEORDER_BIG_ENDIAN: u32 = 2;
 
 /// What nft keeps of a `typeof`: libnftnl/udata.h; `enum expr_types` in nft's
 /// include/expression.h, `enum proto_bases` in include/proto.h, and the numbers that src/meta.c
@@ -149,6 +152,12 @@ pub(super) const NFTA_PAYLOAD_DREG: u16 = 1;
 pub(super) const NFTA_PAYLOAD_BASE: u16 = 2;
 pub(super) const NFTA_PAYLOAD_OFFSET: u16 = 3;
 pub(super) const NFTA_PAYLOAD_LEN: u16 = 4;
+pub(super) const NFTA_PAYLOAD_SREG: u16 = 5;
+pub(super) const NFTA_PAYLOAD_CSUM_TYPE: u16 = 6;
+pub(super) const NFTA_PAYLOAD_CSUM_OFFSET: u16 = 7;
+pub(super) const NFTA_PAYLOAD_CSUM_FLAGS: u16 = 8;
+pub(super) const NFT_PAYLOAD_CSUM_NONE: u32 = 0;
+pub(super) const NFT_PAYLOAD_L4CSUM_PSEUDOHDR: u32 = 1;
 pub(super) const NFT_PAYLOAD_LL_HEADER: u32 = 0;
 pub(super) const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
 pub(super) const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
@@ -170,7 +179,10 @@ pub(super) const NFT_LOOKUP_F_INV: u32 = 1;
 pub(super) const NFTA_CT_DREG: u16 = 1;
 pub(super) const NFTA_CT_KEY: u16 = 2;
 pub(super) const NFT_CT_STATE: u32 = 0;
+pub(super) const NFT_CT_DIRECTION: u32 = 1;
 pub(super) const NFT_CT_STATUS: u32 = 2;
+pub(super) const NFT_CT_SRC_IP6: u32 = 21;
+pub(super) const NFTA_CT_DIRECTION: u16 = 3;
 pub(super) const NFTA_FIB_DREG: u16 = 1;
 pub(super) const NFTA_FIB_RESULT: u16 = 2;
 pub(super) const NFTA_FIB_FLAGS: u16 = 3;
@@ -185,6 +197,9 @@ pub(super) const NFT_NAT_DNAT: u32 = 1;
 /// linux/netfilter/nf_conntrack_common.h: `IPS_DST_NAT`, and the bits that nf_tables makes of
 /// `IP_CT_ESTABLISHED` and `IP_CT_RELATED` (`NF_CT_STATE_BIT`).
 pub(super) const IPS_DST_NAT: u32 = 1 << 5;
+/// linux/netfilter/nf_conntrack_tuple_common.h
+pub(super) const IP_CT_DIR_ORIGINAL: u8 = 0;
+pub(super) const IP_CT_DIR_REPLY: u8 = 1;
 pub(super) const CT_STATE_ESTABLISHED: u32 = 1 << 1;
 pub(super) const CT_STATE_RELATED: u32 = 1 << 2;
 
@@ -198,6 +213,8 @@ pub(super) const IPPROTO_ICMPV6: u8 = 58;
 pub(super) const ND_ROUTER_ADVERTISEMENT: u8 = 134;
 pub(super) const ND_NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 pub(super) const ND_REDIRECT: u8 = 137;
+/// RFC 4443, 3.2.
+pub(super) const PACKET_TOO_BIG: u8 = 2;
 
 /// linux/rtnetlink.h
 pub(super) const RTN_LOCAL: u32 = 2;

@@ -85,6 +85,7 @@ impl Batch {
         for (id, set) in (1..).zip(&table.sets) {
             self.message(family, NFT_MSG_NEWSET, NLM_F_CREATE, |out| {
                 set::encode(&table.name, id, set, out);
+                set::encode_userdata(set, out);
             });
         }
         for chain in &table.chains {

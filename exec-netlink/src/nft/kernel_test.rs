@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::testing::{
-    INSTANCE, guard, isolated, masquerade, nft_script, pinhole, publish, refused, run, zone,
+    INSTANCE, guard, isolated, masquerade, nft_script, pinhole, publish, refused, run, zone, zone6,
 };
 use super::{Batch, BatchError, Condition, NftSocket, Seen};
 
@@ -89,6 +89,7 @@ fn one_of_each() -> Vec<Element> {
     let (tcp, udp, sctp) = (Protocol::Tcp, Protocol::Udp, Protocol::Sctp);
     let mut all = [
         zone("testbridge", false, true),
+        zone6("sixth", "fd00::1"),
         zone("md-0123456789ab", true, false),
         masquerade("10.0.0.0/24", "testbridge"),
         masquerade("10.0.1.128/25", "testbridge"),
@@ -538,6 +539,7 @@ fn any_object() -> impl Strategy<Value = Object> {
                 bridge,
                 internal,
                 open,
+                gateway6: open.then_some(std::net::Ipv6Addr::LOCALHOST),
                 trusted: [other].into(),
             })
         }),

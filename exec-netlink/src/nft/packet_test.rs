@@ -10,7 +10,7 @@ use std::time::Duration;
 use mydocker_core::{Element, Protocol, Ruleset};
 use nix::sched::{CloneFlags, unshare};
 
-use super::testing::{INSTANCE, isolated, masquerade, publish, run, sysctl, zone};
+use super::testing::{INSTANCE, isolated, masquerade, publish, run, sysctl, zone, zone6};
 use super::{Batch, Condition, NftSocket};
 use crate::netns::run_in_fd;
 
@@ -128,8 +128,8 @@ fn network(bridge: &str, nets: [&str; 2], containers: u8) -> Vec<Host> {
 fn elements() -> Vec<Element> {
     let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
     [
-        zone("web", false, false),
-        zone("db", false, false),
+        zone6("web", "fd00:0:0:a::1"),
+        zone6("db", "fd00:0:0:b::1"),
         zone("secret", true, false),
         zone("red", false, true),
         zone("blue", false, true),
@@ -197,7 +197,7 @@ fn connections(bridge_nf: &str) {
     let blue = network("blue", ["10.0.4.", "fd00:0:0:e::"], 1);
     serve("127.0.0.1:7000");
     serve("[::]:7001");
-    serve("[::1]:8080");
+    serve("[::1]:8070");
     assert_eq!(
         outside.dial("10.0.0.2:80").as_deref(),
         Some("192.0.2.2"),
@@ -273,7 +273,8 @@ fn connections(bridge_nf: &str) {
     check("host, 127.0.0.1 only", dial("127.0.0.1:8081"), "10.0.0.1");
     check("host, container", dial("10.0.0.2:80"), "10.0.0.1");
     check("host, internal container", dial("10.0.2.2:80"), "10.0.2.1");
-    check("host, ::1 is left alone", dial("[::1]:8080"), "::1");
+    check("host, ::1", dial("[::1]:8080"), "fd00:0:0:a::1");
+    check("host, ::1, a port of its own", dial("[::1]:8070"), "::1");
 
     // A container to itself and to its neighbour, directly and by the published port.
     for (i, client) in web.iter().enumerate() {

@@ -43,6 +43,12 @@ pub(super) fn encode(table: TableFamily, rule: &Rule) -> Code {
                 Family::V6 => mapped.dnat(NFPROTO_IPV6, 4),
             }
         }
+        Verdict::SetDestination6ByMap(fields, map) => {
+            code.load(fields).find(map, 0, Some(0)).set_destination6()
+        }
+        Verdict::SetDestination6ToLoopback => code
+            .constant(&Ipv6Addr::LOCALHOST.octets())
+            .set_destination6(),
     }
 }
 
@@ -57,6 +63,19 @@ fn condition(code: Code, condition: &Expression) -> Code {
         Expression::ToThisHost => code.daddr_local(),
         Expression::Established => code.ct(NFT_CT_STATE, CT_STATE_ESTABLISHED | CT_STATE_RELATED),
         Expression::Dnatted => code.ct(NFT_CT_STATUS, IPS_DST_NAT),
+        Expression::Reply => code
+            .expression("ct", |e| {
+                e.number(NFTA_CT_KEY, NFT_CT_DIRECTION)
+                    .number(NFTA_CT_DREG, register(0));
+            })
+            .compare(NFT_CMP_EQ, &[IP_CT_DIR_REPLY]),
+        Expression::BegunByLoopback6 => code
+            .expression("ct", |e| {
+                e.number(NFTA_CT_KEY, NFT_CT_SRC_IP6)
+                    .number(NFTA_CT_DREG, register(0))
+                    .bytes(NFTA_CT_DIRECTION, &[IP_CT_DIR_ORIGINAL]);
+            })
+            .compare(NFT_CMP_EQ, &Ipv6Addr::LOCALHOST.octets()),
         Expression::Carries(carried) => {
             let number = match carried {
                 EtherType::Ipv4 => ETH_P_IP,
@@ -71,8 +90,10 @@ fn condition(code: Code, condition: &Expression) -> Code {
                 Icmpv6::RouterAdvertisement => ND_ROUTER_ADVERTISEMENT,
                 Icmpv6::NeighbourAdvertisement => ND_NEIGHBOUR_ADVERTISEMENT,
                 Icmpv6::Redirect => ND_REDIRECT,
+                Icmpv6::PacketTooBig => PACKET_TOO_BIG,
             };
-            code.icmpv6()
+            code.if_of(Family::V6)
+                .icmpv6()
                 .payload(NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1, 0)
                 .compare(NFT_CMP_EQ, &[number])
         }
@@ -173,14 +194,20 @@ impl Code {
             .compare(NFT_CMP_EQ, &[number])
     }
 
-    /// Loads the fields one after another from word 0 on, of packets that have them. Rules about
-    /// frames say themselves which those are.
+    /// Go on with packets of one family. Rules about frames say themselves which those are.
+    fn if_of(self, family: Family) -> Self {
+        match self.table {
+            TableFamily::Inet => self.in_family(family),
+            TableFamily::Bridge => self,
+        }
+    }
+
+    /// Loads the fields one after another from word 0 on, of packets that have them.
     fn load(self, fields: &[Field]) -> Self {
-        let family = match self.table {
-            TableFamily::Inet => fields.iter().find_map(|field| shape(*field).1),
-            TableFamily::Bridge => None,
+        let mut code = match fields.iter().find_map(|field| shape(*field).1) {
+            Some(family) => self.if_of(family),
+            None => self,
         };
-        let mut code = family.map_or(self.clone(), |family| self.in_family(family));
         let mut word = 0;
         for field in fields {
             code = code.field(*field, word);
@@ -263,6 +290,30 @@ impl Code {
                 e.number(NFTA_META_KEY, NFT_META_MARK)
                     .number(NFTA_META_SREG, register(0));
             })
+    }
+
+    /// Loads a value into the words from 0 on.
+    fn constant(self, value: &[u8]) -> Self {
+        self.expression("immediate", |e| {
+            e.number(NFTA_IMMEDIATE_DREG, register(0));
+            e.nest(NFTA_IMMEDIATE_DATA, |data| {
+                data.bytes(NFTA_DATA_VALUE, value);
+            });
+        })
+    }
+
+    /// The IPv6 destination becomes the address in word 0, and transport checksums follow. The
+    /// header of IPv6 has none of its own.
+    fn set_destination6(self) -> Self {
+        self.expression("payload", |e| {
+            e.number(NFTA_PAYLOAD_SREG, register(0))
+                .number(NFTA_PAYLOAD_BASE, NFT_PAYLOAD_NETWORK_HEADER)
+                .number(NFTA_PAYLOAD_OFFSET, 24)
+                .number(NFTA_PAYLOAD_LEN, 16)
+                .number(NFTA_PAYLOAD_CSUM_TYPE, NFT_PAYLOAD_CSUM_NONE)
+                .number(NFTA_PAYLOAD_CSUM_OFFSET, 0)
+                .number(NFTA_PAYLOAD_CSUM_FLAGS, NFT_PAYLOAD_L4CSUM_PSEUDOHDR);
+        })
     }
 
     fn verdict(self, code: i32, chain: Option<&str>) -> Self {

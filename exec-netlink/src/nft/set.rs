@@ -55,14 +55,28 @@ pub(super) fn encode(table: &str, id: u32, set: &Set, out: &mut Writer) {
     }
     // The kernel insists on one; our rules name their sets instead.
     out.number(NFTA_SET_ID, id);
-    // Without it, nft takes a name for a big-endian number and prints "".
-    if key.len() == 1 {
-        let mut userdata = vec![NFTNL_UDATA_SET_KEYBYTEORDER, 4];
-        userdata.extend_from_slice(&BYTEORDER_HOST_ENDIAN.to_ne_bytes());
-        out.bytes(NFTA_SET_USERDATA, &userdata);
-    }
-    if key == [SetType::Ifname, SetType::Advertised] {
-        out.bytes(NFTA_SET_USERDATA, &typeof_target());
+}
+
+/// What nft wants to know to print the set, and the kernel keeps without looking
+/// (`NFTA_SET_USERDATA`): every version of nft says more or less of it.
+pub(super) fn encode_userdata(set: &Set, out: &mut Writer) {
+    let byte_order = |kind: u8, order: u32| [&[kind, 4][..], &order.to_ne_bytes()].concat();
+    let (key, data) = (NFTNL_UDATA_SET_KEYBYTEORDER, NFTNL_UDATA_SET_DATABYTEORDER);
+    match (set.key, set.data) {
+        ([SetType::Ifname, SetType::Advertised], _) => {
+            out.bytes(NFTA_SET_USERDATA, &typeof_target());
+        }
+        // Without it, nft takes a name for a big-endian number and prints "".
+        ([_], []) => {
+            let userdata = byte_order(key, BYTEORDER_HOST_ENDIAN);
+            out.bytes(NFTA_SET_USERDATA, &userdata);
+        }
+        ([_], [_, ..]) => {
+            let key = byte_order(key, BYTEORDER_HOST_ENDIAN);
+            let data = byte_order(data, BYTEORDER_BIG_ENDIAN);
+            out.bytes(NFTA_SET_USERDATA, &[key, data].concat());
+        }
+        _ => {}
     }
 }
 

@@ -12,12 +12,26 @@ use nix::sched::{CloneFlags, unshare};
 /// Whose ruleset the tests make.
 pub(super) const INSTANCE: Instance = Instance::DEFAULT;
 
+/// A bridge where the host has `gateway6`.
+pub(super) fn zone6(bridge: &str, gateway6: &str) -> Vec<Element> {
+    let zone = Zone {
+        instance: INSTANCE,
+        bridge: bridge.parse().unwrap(),
+        internal: false,
+        open: false,
+        gateway6: Some(gateway6.parse().unwrap()),
+        trusted: BTreeSet::new(),
+    };
+    Object::Zone(zone).elements()
+}
+
 pub(super) fn zone(bridge: &str, internal: bool, open: bool) -> Vec<Element> {
     let zone = Zone {
         instance: INSTANCE,
         bridge: bridge.parse().unwrap(),
         internal,
         open,
+        gateway6: None,
         trusted: BTreeSet::from(["eth0".parse().unwrap()]),
     };
     Object::Zone(zone).elements()

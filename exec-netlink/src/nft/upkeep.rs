@@ -35,6 +35,7 @@ impl Batch {
                 }
                 self.message(family, NFT_MSG_NEWSET, NLM_F_CREATE, |out| {
                     set::encode(&table.name, id, set, out);
+                    set::encode_userdata(set, out);
                 });
             }
         }
