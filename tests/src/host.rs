@@ -66,7 +66,7 @@ impl Host {
     }
 
     /// Another machine, cabled to the host by an interface called as it is. `ours` and `theirs`
-    /// are addresses with a prefix length; it knows no route but its own link.
+    /// are addresses with a prefix length, one or several; it knows no route but its own link.
     ///
     /// # Panics
     /// When the kernel refuses.
@@ -78,10 +78,10 @@ impl Host {
             "ip link add {name} type veth peer name up0 netns {there}
              # No link-local address, which would come a second late.
              ip link set {name} addrgenmode none
-             ip addr add {ours} dev {name} nodad
+             for ours in {ours}; do ip addr add $ours dev {name} nodad; done
              ip link set {name} up
              nsenter --net={there} ip link set lo up
-             nsenter --net={there} ip addr add {theirs} dev up0 nodad
+             for theirs in {theirs}; do nsenter --net={there} ip addr add $theirs dev up0 nodad; done
              nsenter --net={there} ip link set up0 up"
         ));
         path
@@ -99,6 +99,17 @@ impl Host {
             .expect("sh starts");
         assert!(output.status.success(), "{script}\n{}", shown(&output));
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// What a shell says inside another namespace; `script` has no single quotes.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn sh_in(&self, space: &Path, script: &str) -> String {
+        self.sh(&format!(
+            "exec nsenter --net={} sh -euc '{script}'",
+            space.display()
+        ))
     }
 
     /// A command inside the host, yet to be started.

@@ -2,12 +2,14 @@
 
 mod host;
 mod scenario;
+mod site;
 mod traffic;
 mod world;
 
 pub use host::{Host, binary, is_root};
 pub use scenario::{Scenario, Step};
-pub use traffic::Call;
+pub use site::{Dual, Site};
+pub use traffic::{Answer, Call, Question, Server, Transport, icmpv6};
 pub use world::{
     Journal, Torn, World, attach, create, detach, netns, publish, remove, story, unpublish, word,
 };

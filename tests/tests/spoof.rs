@@ -11,9 +11,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use mydocker_core::Mac;
-use mydocker_exec_netlink::netns::run_in;
-use mydocker_tests::{Call, Host};
-use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+use mydocker_tests::{Call, Host, icmpv6};
 
 /// Long for a frame inside one kernel.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -72,8 +70,7 @@ impl Scene {
     }
 
     fn inside(&self, space: &Path, command: &str) -> String {
-        self.host
-            .sh(&format!("nsenter --net={} {command}", space.display()))
+        self.host.sh_in(space, command)
     }
 
     fn pings(&self, from: &Path, options: &str, to: &str) -> bool {
@@ -113,20 +110,9 @@ fn mac(address: &str) -> Mac {
     Mac::of_address(address.parse().unwrap())
 }
 
-/// A socket for ICMPv6; the kernel fills the checksum in.
-fn icmpv6(space: &Path) -> UdpSocket {
-    let open = || {
-        let flags = SockFlag::SOCK_CLOEXEC;
-        let protocol = SockProtocol::IcmpV6;
-        socket(AddressFamily::Inet6, SockType::Raw, flags, protocol)
-    };
-    let socket = UdpSocket::from(run_in(space, open).unwrap().unwrap());
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket
-}
-
 /// Whether a message of that type arrives.
 fn hears(socket: &UdpSocket, kind: u8) -> bool {
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut message = [0; 1500];
     while let Ok(len) = socket.recv(&mut message) {
         if message[..len].first() == Some(&kind) {
@@ -208,7 +194,7 @@ fn a_foreign_arp_claim_is_not_believed() {
 fn a_foreign_neighbour_advertisement_is_not_believed() {
     each(|scene, allowed| {
         scene.inside(&scene.liar, "sysctl -qw net.ipv6.conf.eth0.hop_limit=255");
-        let socket = icmpv6(&scene.liar);
+        let socket = icmpv6(&scene.liar).unwrap();
         let liar = mac("10.9.0.2").octets();
         // Type, code, checksum, flags (override), target, option: the target's MAC address.
         let claim = |claimed: &str, to: &str| {
@@ -231,8 +217,8 @@ fn a_foreign_neighbour_advertisement_is_not_believed() {
 #[test]
 fn router_advertisements_and_redirects_are_not_heard() {
     each(|scene, allowed| {
-        let socket = icmpv6(&scene.liar);
-        let listeners = [icmpv6(scene.host.ns()), icmpv6(&scene.other)];
+        let socket = icmpv6(&scene.liar).unwrap();
+        let listeners = [scene.host.ns(), &scene.other].map(|space| icmpv6(space).unwrap());
         for kind in [134, 137] {
             let mut message = [0; 40];
             message[0] = kind;
