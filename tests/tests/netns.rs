@@ -180,43 +180,6 @@ fn scenario_6_the_host_reaches_its_own_published_port() {
 }
 
 #[test]
-fn a_container_reaches_its_own_and_its_neighbours_published_port() {
-    let Some(scene) = Scene::new() else { return };
-    for host_address in ["10.0.0.1", "192.0.2.1", "198.51.100.1"] {
-        let target = to(host_address, PUBLISHED);
-        assert_eq!(
-            scene.call(&scene.web, target, &scene.web, WEB),
-            ip("10.0.0.1")
-        );
-        assert_eq!(
-            scene.call(&scene.db, target, &scene.web, WEB),
-            ip("10.0.0.1")
-        );
-    }
-    scene.leaves_nothing();
-}
-
-#[test]
-fn an_unpublished_port_stays_inside() {
-    let Some(scene) = Scene::new() else { return };
-    scene.host.sh(&format!(
-        "nsenter --net={} ip route add 10.0.0.0/24 via 192.0.2.1",
-        scene.lan.display()
-    ));
-    let (from, server) = (scene.lan.as_path(), scene.web.as_path());
-    for target in [to("10.0.0.2", WEB), to("10.0.0.2", 81), to("192.0.2.1", 81)] {
-        let call = Call {
-            from,
-            to: target,
-            server,
-            port: target.port(),
-        };
-        assert!(call.tcp().is_err(), "{call:?}");
-    }
-    scene.leaves_nothing();
-}
-
-#[test]
 fn disconnecting_takes_the_published_port_away() {
     let Some(scene) = Scene::new() else { return };
     let target = to("192.0.2.1", PUBLISHED);
@@ -369,18 +332,6 @@ fn two_networks_of_both_families() {
     host.ok("network disconnect back db");
     host.ok("network remove front back");
     host.assert_as(&before);
-}
-
-#[test]
-fn an_ipv4_only_endpoint_has_no_ipv6_address() {
-    let Some(scene) = Scene::new() else { return };
-    let web = scene.web.display();
-    let inside = scene
-        .host
-        .sh(&format!("nsenter --net={web} ip -6 -o addr show dev eth0"));
-    assert_eq!(inside, "");
-    assert_eq!(scene.host.sh("ip -6 -o addr show dev testbridge"), "");
-    scene.leaves_nothing();
 }
 
 #[test]
