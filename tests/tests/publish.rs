@@ -16,10 +16,6 @@ use mydocker_tests::{Answer, Dual, Question, Server, Site, Transport};
 const INNER: u16 = 80;
 const UNPUBLISHED: u16 = 81;
 
-/// Whether `[::1]:PORT` of the host leads to a container. IPv6 has no route_localnet, so it is
-/// refused: at once, for clients try it first where `localhost` is both.
-const IPV6_LOOPBACK_IS_SERVED: bool = false;
-
 /// A way to publish `INNER`: a port of the host, at one of its addresses or at all of them.
 #[derive(Clone, Copy, Debug)]
 struct Binding(u16, Option<IpAddr>);
@@ -90,8 +86,7 @@ impl Caller {
     /// host, on that network.
     fn seen(self, family: usize, called: IpAddr, binding: Binding) -> Option<IpAddr> {
         let loopback = called.is_loopback();
-        let served = loopback <= (self == Self::Host)
-            && (called != Site::LOOPBACK[1] || IPV6_LOOPBACK_IS_SERVED);
+        let served = loopback <= (self == Self::Host);
         (served && binding.covers(called)).then(|| match self {
             Self::Lan => Site::LAN[family],
             Self::Other => Site::OTHER[family],
