@@ -2,11 +2,23 @@
 
 use std::io;
 
+use mydocker_core::OpError;
 use netlink_sys::Socket;
 use nix::sys::socket::MsgFlags;
 
+use crate::errno;
+use crate::nft::attr::{attrs, native_u32};
+
 /// Bytes of `struct nlmsghdr` (linux/netlink.h).
 pub(crate) const HEADER_BYTES: usize = 16;
+/// More than the kernel puts into one datagram of a dump (32 KiB, `netlink_recvmsg`).
+pub(crate) const RECEIVE_BYTES: usize = 64 * 1024;
+
+/// linux/netlink.h
+pub(crate) const NLMSG_ERROR: u16 = 2;
+pub(crate) const NLMSG_DONE: u16 = 3;
+const NLM_F_CAPPED: u16 = 0x100;
+const NLMSGERR_ATTR_MSG: u16 = 1;
 
 /// One message of a datagram.
 #[derive(Clone, Copy, Debug)]
@@ -57,5 +69,120 @@ pub(crate) fn receive(socket: &Socket, buffer: &mut Vec<u8>) -> io::Result<bool>
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+/// A socket for those who ask one thing at a time. It belongs for ever to the network namespace of
+/// the thread that opened it.
+#[derive(Debug)]
+pub(crate) struct Client {
+    what: &'static str,
+    socket: Socket,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+impl Client {
+    /// Opens a socket of that protocol (`NETLINK_*`, linux/netlink.h), which errors call `what`.
+    pub(crate) fn open(what: &'static str, protocol: isize) -> Result<Self, OpError> {
+        let open = || {
+            let socket = Socket::new(protocol)?;
+            // Errors in words, and without the whole message coming back with each.
+            socket.set_ext_ack(true)?;
+            socket.set_cap_ack(true)?;
+            Ok(socket)
+        };
+        Ok(Self {
+            what,
+            socket: open().map_err(|error| errno::of_io(what, &error))?,
+            sequence: 0,
+            buffer: Vec::with_capacity(RECEIVE_BYTES),
+        })
+    }
+
+    /// Sends one message, which asks for an acknowledgement (`NLM_F_ACK`) or a list
+    /// (`NLM_F_DUMP`), and hands on what answers it.
+    pub(crate) fn ask(
+        &mut self,
+        mut message: Vec<u8>,
+        mut each: impl FnMut(&Message<'_>),
+    ) -> Result<(), OpError> {
+        let sequence = self.sequence.wrapping_add(1);
+        self.sequence = sequence;
+        set_sequence(&mut message, 0, sequence);
+        let failed = |error: io::Error| errno::of_io(self.what, &error);
+        self.socket.send(&message, 0).map_err(failed)?;
+        while receive(&self.socket, &mut self.buffer).map_err(failed)? {
+            for message in messages(&self.buffer).filter(|m| m.sequence == sequence) {
+                match message.kind {
+                    NLMSG_DONE | NLMSG_ERROR => return verdict(&message),
+                    _ => each(&message),
+                }
+            }
+        }
+        Err(errno::in_doubt(format_args!("{}: no end", self.what)))
+    }
+}
+
+/// Gives the message that begins at `start` its sequence number.
+pub(crate) fn set_sequence(bytes: &mut [u8], start: usize, sequence: u32) {
+    bytes[start + 8..start + 12].copy_from_slice(&sequence.to_ne_bytes());
+}
+
+/// What an `NLMSG_ERROR` says (`struct nlmsgerr`, linux/netlink.h), or the number in an
+/// `NLMSG_DONE`: 0 is success.
+pub(crate) fn verdict(message: &Message<'_>) -> Result<(), OpError> {
+    let Some((code, echo)) = message.payload.split_first_chunk::<4>() else {
+        return Err(errno::in_doubt("an answer that is too short"));
+    };
+    let code = i32::from_ne_bytes(*code).saturating_neg();
+    if code == 0 {
+        return Ok(());
+    }
+    // The refused message comes back: its header alone, or, against our wish, all of it.
+    let length = native_u32(echo).map_or(0, |length| length.next_multiple_of(4) as usize);
+    let skip = if message.flags & NLM_F_CAPPED == 0 {
+        length
+    } else {
+        HEADER_BYTES
+    };
+    let words = attrs(echo.get(skip..).unwrap_or_default())
+        .find(|attr| attr.kind == NLMSGERR_ATTR_MSG)
+        .and_then(|attr| attr.string());
+    Err(errno::refusal(code, words))
+}
+
+#[cfg(test)]
+mod tests {
+    use mydocker_core::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn words_are_found_behind_a_capped_echo() {
+        let mut payload = (-17_i32).to_ne_bytes().to_vec();
+        payload.extend([0; HEADER_BYTES]);
+        payload.extend(8_u16.to_ne_bytes());
+        payload.extend(NLMSGERR_ATTR_MSG.to_ne_bytes());
+        payload.extend(b"why\0");
+        let message = Message {
+            kind: NLMSG_ERROR,
+            flags: NLM_F_CAPPED,
+            sequence: 1,
+            payload: &payload,
+        };
+        let error = verdict(&message).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Exists);
+        assert_eq!(error.detail, "EEXIST: File exists (kernel: why)");
+    }
+
+    #[test]
+    fn any_bytes_are_survived() {
+        for len in 0..80 {
+            let bytes = vec![len as u8; len];
+            for message in messages(&bytes) {
+                let _ = verdict(&message);
+            }
+        }
     }
 }

@@ -17,11 +17,8 @@ use netlink_sys::Socket;
 use netlink_sys::constants::NETLINK_ROUTE;
 
 use crate::errno;
-use crate::netlink::{HEADER_BYTES, Message, messages, receive};
-use crate::nft::attr::{attrs, native_u32};
+use crate::netlink::{NLMSG_DONE, NLMSG_ERROR, RECEIVE_BYTES, messages, receive, verdict};
 
-/// More than the kernel puts into one datagram of a dump (32 KiB, `netlink_recvmsg`).
-const RECEIVE_BYTES: usize = 64 * 1024;
 /// Messages of one datagram: their answers must all fit the receive queue, whose default
 /// (`net.core.rmem_default`, 212,992 bytes) takes some 200 of them.
 pub(crate) const MESSAGES_MAX: usize = 64;
@@ -29,11 +26,7 @@ pub(crate) const MESSAGES_MAX: usize = 64;
 const DUMP_TRIES_MAX: usize = 64;
 
 /// linux/netlink.h
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
 const NLM_F_DUMP_INTR: u16 = 0x10;
-const NLM_F_CAPPED: u16 = 0x100;
-const NLMSGERR_ATTR_MSG: u16 = 1;
 
 /// One message to the kernel.
 #[derive(Clone, Debug)]
@@ -189,62 +182,5 @@ impl RouteSocket {
             }
         }
         Err(errno::in_doubt("a list without an end"))
-    }
-}
-
-/// What an `NLMSG_ERROR` says (`struct nlmsgerr`, linux/netlink.h): 0 is success.
-fn verdict(message: &Message<'_>) -> Result<(), OpError> {
-    let Some((code, echo)) = message.payload.split_first_chunk::<4>() else {
-        return Err(errno::in_doubt("an answer that is too short"));
-    };
-    let code = i32::from_ne_bytes(*code).saturating_neg();
-    if code == 0 {
-        return Ok(());
-    }
-    // The refused message comes back: its header alone, or, against our wish, all of it.
-    let length = native_u32(echo).map_or(0, |length| length.next_multiple_of(4) as usize);
-    let skip = if message.flags & NLM_F_CAPPED == 0 {
-        length
-    } else {
-        HEADER_BYTES
-    };
-    let words = attrs(echo.get(skip..).unwrap_or_default())
-        .find(|attr| attr.kind == NLMSGERR_ATTR_MSG)
-        .and_then(|attr| attr.string());
-    Err(errno::refusal(code, words))
-}
-
-#[cfg(test)]
-mod tests {
-    use mydocker_core::ErrorKind;
-
-    use super::*;
-
-    #[test]
-    fn words_are_found_behind_a_capped_echo() {
-        let mut payload = (-17_i32).to_ne_bytes().to_vec();
-        payload.extend([0; HEADER_BYTES]);
-        payload.extend(8_u16.to_ne_bytes());
-        payload.extend(NLMSGERR_ATTR_MSG.to_ne_bytes());
-        payload.extend(b"why\0");
-        let message = Message {
-            kind: NLMSG_ERROR,
-            flags: NLM_F_CAPPED,
-            sequence: 1,
-            payload: &payload,
-        };
-        let error = verdict(&message).unwrap_err();
-        assert_eq!(error.kind, ErrorKind::Exists);
-        assert_eq!(error.detail, "EEXIST: File exists (kernel: why)");
-    }
-
-    #[test]
-    fn any_bytes_are_survived() {
-        for len in 0..80 {
-            let bytes = vec![len as u8; len];
-            for message in messages(&bytes) {
-                let _ = verdict(&message);
-            }
-        }
     }
 }

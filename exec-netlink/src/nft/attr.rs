@@ -7,13 +7,13 @@ const HEADER_BYTES: usize = 4;
 
 /// Appends attributes to a buffer; every one starts on a multiple of four bytes.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Writer {
-    pub(super) bytes: Vec<u8>,
+pub(crate) struct Writer {
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Writer {
     /// One attribute with `value` as its payload.
-    pub(super) fn bytes(&mut self, kind: u16, value: &[u8]) -> &mut Self {
+    pub(crate) fn bytes(&mut self, kind: u16, value: &[u8]) -> &mut Self {
         let start = self.open(kind);
         self.bytes.extend_from_slice(value);
         self.close(start);
@@ -30,12 +30,12 @@ impl Writer {
     }
 
     /// A number, big-endian, as everywhere in nf_tables.
-    pub(super) fn number(&mut self, kind: u16, value: u32) -> &mut Self {
+    pub(crate) fn number(&mut self, kind: u16, value: u32) -> &mut Self {
         self.bytes(kind, &value.to_be_bytes())
     }
 
     /// An attribute that consists of the attributes that `fill` writes.
-    pub(super) fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) -> &mut Self {
+    pub(crate) fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) -> &mut Self {
         let start = self.open(kind | NLA_F_NESTED);
         fill(self);
         self.close(start);
@@ -71,7 +71,7 @@ pub(crate) struct Attr<'a> {
 
 impl<'a> Attr<'a> {
     /// A big-endian number of four bytes.
-    pub(super) fn number(self) -> Option<u32> {
+    pub(crate) fn number(self) -> Option<u32> {
         Some(u32::from_be_bytes(self.value.try_into().ok()?))
     }
 
@@ -101,7 +101,7 @@ pub(crate) fn attrs(bytes: &[u8]) -> impl Iterator<Item = Attr<'_>> + Clone {
 }
 
 /// The first attribute of type `kind` in `bytes`.
-pub(super) fn find(bytes: &[u8], kind: u16) -> Option<Attr<'_>> {
+pub(crate) fn find(bytes: &[u8], kind: u16) -> Option<Attr<'_>> {
     attrs(bytes).find(|attr| attr.kind == kind)
 }
 

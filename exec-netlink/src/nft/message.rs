@@ -6,10 +6,11 @@ use mydocker_core::TableFamily;
 use super::abi::{NFNL_SUBSYS_NFTABLES, NLM_F_REQUEST};
 use super::attr::Writer;
 use super::ruleset::family_number;
+pub(super) use crate::netlink::set_sequence;
 pub use crate::netlink::{Message, messages};
 
 /// Bytes of `struct nfgenmsg`.
-pub(super) const FAMILY_BYTES: usize = 4;
+pub(crate) const FAMILY_BYTES: usize = 4;
 
 impl<'a> Message<'a> {
     /// The attributes of an nf_tables message of type `kind` (`NFT_MSG_*`) in that family; nothing
@@ -26,7 +27,7 @@ pub(super) fn nft(kind: u16) -> u16 {
 }
 
 /// Starts a message; [`end`] fills in its length. Sequence 0, to be replaced when it is sent.
-pub(super) fn begin(out: &mut Writer, kind: u16, flags: u16, family: u8, resource: u16) -> usize {
+pub(crate) fn begin(out: &mut Writer, kind: u16, flags: u16, family: u8, resource: u16) -> usize {
     let start = out.bytes.len();
     out.bytes.extend_from_slice(&[0; 4]);
     out.bytes.extend_from_slice(&kind.to_ne_bytes());
@@ -39,17 +40,12 @@ pub(super) fn begin(out: &mut Writer, kind: u16, flags: u16, family: u8, resourc
 }
 
 /// Ends the message that begins at `start`, or ends it again, further on.
-pub(super) fn end(out: &mut Writer, start: usize) {
+pub(crate) fn end(out: &mut Writer, start: usize) {
     let len = out.bytes.len() - start;
     let Ok(len) = u32::try_from(len) else {
         panic!("a netlink message of {len} bytes: its length field has 32 bits");
     };
     out.bytes[start..start + 4].copy_from_slice(&len.to_ne_bytes());
-}
-
-/// Gives the message that begins at `start` its sequence number.
-pub(super) fn set_sequence(bytes: &mut [u8], start: usize, sequence: u32) {
-    bytes[start + 8..start + 12].copy_from_slice(&sequence.to_ne_bytes());
 }
 
 /// Adds `flags` to the message that begins at `start`.

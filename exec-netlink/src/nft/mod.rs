@@ -30,4 +30,4 @@ mod kernel_test;
 #[cfg(test)]
 mod packet_test;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

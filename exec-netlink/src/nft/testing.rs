@@ -77,7 +77,7 @@ pub(super) fn guard(port: &str, mac: &str, addresses: &[&str]) -> Vec<Element> {
 }
 
 /// Runs `f` on a thread in a network namespace of its own, and says so if it cannot.
-pub(super) fn isolated(f: impl FnOnce() + Send) {
+pub(crate) fn isolated(f: impl FnOnce() + Send) {
     for (tool, version) in [("nft", "--version"), ("ip", "-V")] {
         if let Err(error) = Command::new(tool).arg(version).output() {
             println!("skipped: no `{tool}` to compare with: {error}");
@@ -98,7 +98,7 @@ pub(super) fn isolated(f: impl FnOnce() + Send) {
 }
 
 /// Runs a command in the calling thread's namespace; its words stand between single spaces.
-pub(super) fn run(command: &str) -> String {
+pub(crate) fn run(command: &str) -> String {
     let mut words = command.split(' ');
     let program = words.next().unwrap();
     let output = Command::new(program)
@@ -112,7 +112,7 @@ pub(super) fn run(command: &str) -> String {
 }
 
 /// Runs a command that is expected to fail; its error.
-pub(super) fn refused(command: &str) -> String {
+pub(crate) fn refused(command: &str) -> String {
     let mut words = command.split(' ');
     let program = words.next().unwrap();
     let output = Command::new(program)
@@ -125,14 +125,14 @@ pub(super) fn refused(command: &str) -> String {
 }
 
 /// Feeds a script to `nft`.
-pub(super) fn nft_script(script: &str) {
+pub(crate) fn nft_script(script: &str) {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), script).unwrap();
     run(&format!("nft -f {}", file.path().display()));
 }
 
 /// Sets a sysctl below /proc/sys/net in the calling thread's namespace.
-pub(super) fn sysctl(path: &str, value: &str) {
+pub(crate) fn sysctl(path: &str, value: &str) {
     let path = format!("/proc/sys/net/{path}");
     fs::write(&path, value).unwrap_or_else(|error| panic!("{path}: {error}"));
 }
