@@ -11,7 +11,7 @@ use crate::firewall::{self, Firewall};
 use crate::home::{self, Home};
 use crate::rtnl::RouteSocket;
 use crate::space::{Links, Space};
-use crate::{errno, facts, netns, observe};
+use crate::{conntrack, errno, facts, netns, observe};
 
 /// Carries out ops on the running kernel, over netlink and `/proc/sys`; no process is started.
 ///
@@ -25,7 +25,7 @@ use crate::{errno, facts, netns, observe};
 ///
 /// | ops | datagrams |
 /// |---|---|
-/// | ruleset, zones, masquerading, published ports | one nf_tables batch, all or nothing |
+/// | ruleset, zones, masquerading, published ports | one nf_tables batch, all or nothing; then the connections that it leaves behind are looked for and ended |
 /// | a cable with its far end in the container, and all look-ups for what follows | one |
 /// | its bridge, hairpin mode, isolation | one |
 /// | the container's settings, addresses, links up, routes | one visit, one datagram |
@@ -71,6 +71,32 @@ impl NetlinkExecutor {
             firewall: Firewall::default(),
             links: Links::new(),
         })
+    }
+
+    /// One batch, and then the end of the connections that what landed of it leaves behind.
+    fn apply_to_firewall(&mut self, ops: &[Op]) -> Vec<OpResult> {
+        if let Err(error) = self.firewall.open(&self.home) {
+            return vec![Err(error)];
+        }
+        let mut results = firewall::apply(&mut self.firewall, ops);
+        let landed = ops
+            .iter()
+            .zip(&results)
+            .filter(|(_, result)| result.is_ok());
+        let landed = landed.map(|(op, _)| op);
+        if let Err(error) = conntrack::flush(&self.home, &mut self.socket, landed) {
+            // Half of what they mean is done: that counts as landed, and a removal is tried again.
+            let half = OpError {
+                kind: ErrorKind::InDoubt,
+                detail: format!("connections that should have ended go on: {error}"),
+            };
+            for (op, result) in ops.iter().zip(&mut results) {
+                if result.is_ok() && conntrack::leaves_some(op) {
+                    *result = Err(half.clone());
+                }
+            }
+        }
+        results
     }
 
     fn apply_in(&mut self, ns: &Ns, ops: &[Op]) -> Vec<OpResult> {
@@ -133,10 +159,7 @@ impl Executor for NetlinkExecutor {
             let run = rest.iter().take_while(|op| Place::of(op) == place).count();
             let run = &rest[..run];
             let answers = match place {
-                Place::Firewall => match self.firewall.open(&self.home) {
-                    Ok(()) => firewall::apply(&mut self.firewall, run),
-                    Err(error) => vec![Err(error)],
-                },
+                Place::Firewall => self.apply_to_firewall(run),
                 Place::In(ns) => self.apply_in(ns, run),
             };
             let stop = answers.len() < run.len() || answers.iter().any(Result::is_err);

@@ -5,14 +5,15 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use mydocker_core::{ErrorKind, Instance, OpError, Route};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage::{DelRoute, GetRoute, NewRoute};
-use netlink_packet_route::route::{RouteMessage, RouteProtocol};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
 use nix::errno::Errno;
 use rtnetlink::RouteMessageBuilder;
 
 use crate::address::ip;
 use crate::nft::attr::{attrs, native_u32};
-use crate::rtnl::Request;
+use crate::rtnl::{Request, RouteSocket};
 
 fn message(index: u32, route: &Route) -> Result<RouteMessage, OpError> {
     let destination = route.destination.trunc();
@@ -47,6 +48,27 @@ pub(crate) fn list() -> Request {
     Request::new(GetRoute(RouteMessage::default()))
 }
 
+/// Whether the host takes a packet to that address for its own, as `fib daddr type local` says.
+/// One that leads nowhere is not. Equivalent to: ip route get ADDRESS
+pub(crate) fn is_local(socket: &mut RouteSocket, address: IpAddr) -> bool {
+    let mut message = RouteMessage::default();
+    let (family, destination, bits) = match address {
+        IpAddr::V4(v4) => (AddressFamily::Inet, RouteAddress::Inet(v4), 32),
+        IpAddr::V6(v6) => (AddressFamily::Inet6, RouteAddress::Inet6(v6), 128),
+    };
+    message.header.address_family = family;
+    message.header.destination_prefix_length = bits;
+    message
+        .attributes
+        .push(RouteAttribute::Destination(destination));
+    let answer = socket.ask(Request::new(GetRoute(message)));
+    let kind = answer
+        .ok()
+        .flatten()
+        .and_then(|route| route.get(KIND_AT).copied());
+    kind == Some(abi::RTN_LOCAL)
+}
+
 /// A route as the kernel describes it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
@@ -65,6 +87,7 @@ mod abi {
     pub(super) const AF_INET: u8 = 2;
     pub(super) const AF_INET6: u8 = 10;
     pub(super) const RTN_UNICAST: u8 = 1;
+    pub(super) const RTN_LOCAL: u8 = 2;
     pub(super) const RT_TABLE_MAIN: u32 = 254;
     pub(super) const RT_TABLE_LOCAL: u32 = 255;
     pub(super) const RTM_F_CLONED: u32 = 0x200;
@@ -77,6 +100,8 @@ mod abi {
 
 /// Bytes of `struct rtmsg` (linux/rtnetlink.h).
 const HEADER_BYTES: usize = 12;
+/// Where `rtm_type` is in it.
+const KIND_AT: usize = 7;
 /// What IPv6 gives a route that has no metric (`IP6_RT_PRIO_USER`, linux/ipv6_route.h).
 const IPV6_METRIC: u32 = 1024;
 
