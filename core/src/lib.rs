@@ -16,6 +16,7 @@ mod binding;
 mod drive;
 mod endpoint;
 mod facts;
+mod flush;
 mod instance;
 mod mac;
 mod name;

@@ -305,6 +305,18 @@ pub enum Base {
     Ruleset(Instance),
 }
 
+impl Guard {
+    /// Its addresses but for the link-local ones, which are the same on many links.
+    pub fn routed(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let link_local = |address: &IpAddr| match address {
+            IpAddr::V4(v4) => v4.is_link_local(),
+            IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        };
+        let all = self.addresses.iter().copied();
+        all.filter(move |address| !link_local(address))
+    }
+}
+
 impl Veth {
     /// What the far end is called before it moves: `mdp…` to the near end's `mdv…`.
     #[must_use]

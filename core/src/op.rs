@@ -7,6 +7,7 @@ use core::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::flush::Flush;
 use crate::{
     Dnat, Element, Family, Guard, Instance, Link, Masquerade, Netns, Ns, Object, Pinhole, Route,
     Ruleset, Zone, ruleset,
@@ -160,7 +161,8 @@ impl fmt::Display for Op {
         match self {
             Self::Add(object) => fmt_add(object, f),
             Self::Del(object) => fmt_del(object, f),
-        }
+        }?;
+        write!(f, "{}", Flush(self))
     }
 }
 

@@ -16,7 +16,7 @@ mod socket;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use mydocker_core::{Dnat, Family, Guard, Object, Op, OpError, Protocol};
+use mydocker_core::{Dnat, Family, Object, Op, OpError, Protocol};
 
 use crate::home::Home;
 use crate::route;
@@ -124,14 +124,14 @@ impl Stale {
                     let key = (Family::of(to.ip()), *port);
                     stale.published.entry(key).or_default().insert(*at);
                 }
-                Op::Del(Object::Guard(guard)) => stale.released.extend(routed(guard)),
+                Op::Del(Object::Guard(guard)) => stale.released.extend(guard.routed()),
                 Op::Add(_) | Op::Del(_) => {}
             }
         }
         // A repair makes a guard anew, and its container lives on.
         for op in ops {
             if let Op::Add(Object::Guard(guard)) = op {
-                for address in routed(guard) {
+                for address in guard.routed() {
                     stale.released.remove(&address);
                 }
             }
@@ -194,22 +194,9 @@ impl Stale {
     }
 }
 
-/// A guard's addresses but for the link-local ones, which are the same on many links.
-fn routed(guard: &Guard) -> impl Iterator<Item = IpAddr> + '_ {
-    let link_local = |address: &IpAddr| match address {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    guard
-        .addresses
-        .iter()
-        .copied()
-        .filter(move |address| !link_local(address))
-}
-
 #[cfg(test)]
 mod tests {
-    use mydocker_core::Instance;
+    use mydocker_core::{Guard, Instance};
 
     use super::*;
 
