@@ -13,6 +13,7 @@ need cargo "cargo (https://rustup.rs)"
 need cc gcc
 need ip iproute2
 need nft nftables
+need conntrack conntrack
 need busybox busybox-static
 need sysctl procps
 need nsenter util-linux
