@@ -6,7 +6,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use mydocker::store::Roots;
-use mydocker_core::{Executor, Facts, Footprint, Netns, Op, OpError, OpResult, State};
+use mydocker_core::{
+    Executor, Facts, Footprint, Listener, Netns, Op, OpError, OpResult, PortBinding, State,
+};
 use mydocker_exec_dryrun::{Kernel, Recorder};
 use mydocker_exec_netlink::NetlinkExecutor;
 
@@ -70,6 +72,10 @@ impl Executor for Backend {
         self.inner().facts()
     }
 
+    fn listeners(&mut self, wanted: &[PortBinding]) -> Result<Vec<Listener>, OpError> {
+        self.inner().listeners(wanted)
+    }
+
     fn is_alive(&mut self, netns: &Netns) -> bool {
         self.inner().is_alive(netns)
     }
@@ -99,6 +105,10 @@ impl Executor for Assumed {
 
     fn facts(&mut self) -> Result<Facts, OpError> {
         self.0.facts()
+    }
+
+    fn listeners(&mut self, wanted: &[PortBinding]) -> Result<Vec<Listener>, OpError> {
+        self.0.listeners(wanted)
     }
 
     fn is_alive(&mut self, netns: &Netns) -> bool {

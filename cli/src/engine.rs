@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use mydocker_core::{
     Entry, ErrorKind, Executor, Facts, Failure, Netns, OnFailure, OpError, Outcome, Plan, Recorder,
-    Request, State, Step, Transaction, drive,
+    Rejection, Request, State, Step, Transaction, drive,
 };
 
 use crate::store::{Access, Options, Roots, Store, StoreError};
@@ -91,7 +91,8 @@ impl<X: Executor> Engine<X> {
             return Err(EngineError::NoNamespace(netns.clone()));
         }
         let facts = self.facts(store.state(), request)?;
-        let plan = store.state().plan(&facts, request)?;
+        let look = |wanted: &[_]| self.executor.listeners(wanted).map_err(EngineError::Host);
+        let plan = store.state().plan_around(facts, request, look)?;
         self.finish(&mut store, plan, recovered)
     }
 
@@ -170,7 +171,9 @@ impl<X: Executor> Engine<X> {
             facts => facts?,
         };
         facts.forwarding.extend(&mind.forwarding);
-        let plan = mind.state.plan(&facts, request)?;
+        let look =
+            |wanted: &[_]| Ok::<_, Rejection>(self.executor.listeners(wanted).unwrap_or_default());
+        let plan = mind.state.plan_around(facts, request, look)?;
         run(&mut Transaction::begin(plan.clone()), &mut Willing, mind)?;
         Ok(plan)
     }

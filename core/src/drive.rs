@@ -3,7 +3,8 @@
 use alloc::vec::Vec;
 
 use crate::{
-    Entry, Facts, Footprint, Netns, Op, OpError, OpResult, Outcome, State, Step, Transaction,
+    Entry, Facts, Footprint, Listener, Netns, Op, OpError, OpResult, Outcome, PortBinding, State,
+    Step, Transaction,
 };
 
 /// Carries out ops: the real kernel, a model of it, or a log.
@@ -30,11 +31,18 @@ pub trait Executor {
     /// What the kernel said when it was asked.
     fn observe(&mut self, wanted: &Footprint) -> Result<Footprint, OpError>;
 
-    /// What planning needs to know of the host; [`Facts::gone`] stays empty.
+    /// What planning needs to know of the host; [`Facts::gone`] and [`Facts::listeners`] stay empty.
     ///
     /// # Errors
     /// What the kernel said when it was asked.
     fn facts(&mut self) -> Result<Facts, OpError>;
+
+    /// Programs of the host that listen where one of `wanted` would. One look at each port, never
+    /// a dump, unless somebody has it.
+    ///
+    /// # Errors
+    /// What the kernel said when it was asked. Where nobody may ask, nobody listens.
+    fn listeners(&mut self, wanted: &[PortBinding]) -> Result<Vec<Listener>, OpError>;
 
     /// Whether the namespace is there. One look at one file, never a dump.
     fn is_alive(&mut self, netns: &Netns) -> bool;

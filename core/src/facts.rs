@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{Family, Netns};
+use crate::{Family, Listener, Netns};
 
 /// What planning needs to know of the host, handed in as data. They are gathered only for
 /// requests that need them ([`State::needs_facts`](crate::State::needs_facts)): attaching a
@@ -25,4 +25,7 @@ pub struct Facts {
     pub mtu_bytes: Option<u32>,
     /// Namespaces that are gone, of those in question, and all that was in them.
     pub gone: BTreeSet<Netns>,
+    /// Programs of the host that listen on ports in question
+    /// ([`State::plan_around`](crate::State::plan_around)).
+    pub listeners: Vec<Listener>,
 }

@@ -2,12 +2,12 @@
 
 use alloc::collections::BTreeSet;
 use alloc::string::String;
-use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{Element, Instance, LinkName, Mac, Netns, Protocol};
+use crate::{Element, Instance, LinkName, Mac, Netns, PortBinding, Protocol};
 
 /// Address family.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
@@ -303,6 +303,23 @@ pub enum Base {
     Port(LinkName),
     /// The tables of an instance.
     Ruleset(Instance),
+}
+
+impl Dnat {
+    /// The binding that it carries out.
+    #[must_use]
+    pub fn binding(&self) -> PortBinding {
+        let unspecified = match Family::of(self.to.ip()) {
+            Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        PortBinding {
+            host_ip: self.at.unwrap_or(unspecified),
+            host_port: self.port,
+            container_port: self.to.port(),
+            protocol: self.protocol,
+        }
+    }
 }
 
 impl Guard {

@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Address, Base, Endpoint, EndpointId, Footprint, Link, Network, NetworkName, Object, Op, Route,
+    Address, Base, Endpoint, EndpointId, Footprint, Link, Network, NetworkName, Object, Op,
+    PortBinding, Route,
 };
 
 /// A change to the state and the ops that make the kernel follow.
@@ -36,6 +37,18 @@ pub enum Change {
     EndpointChanged(Endpoint),
     /// The kernel holds what the state wants; nothing that an undo left over remains.
     Repaired,
+}
+
+impl Plan {
+    /// The ports of the host that it publishes and that were not published before.
+    #[must_use]
+    pub fn publishes(&self) -> Vec<PortBinding> {
+        let added = |op: &Op| match op {
+            Op::Add(Object::Dnat(dnat)) => Some(dnat.binding()),
+            Op::Add(_) | Op::Del(_) => None,
+        };
+        self.ops.iter().filter_map(added).collect()
+    }
 }
 
 /// Whether a plan is all or nothing.

@@ -8,7 +8,7 @@ use core::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::{
-    ContainerName, EndpointId, LinkName, Mac, Netns, NetworkName, PortBinding, PortSpec,
+    ContainerName, EndpointId, LinkName, Mac, Netns, NetworkName, PortBinding, PortSpec, Process,
     SubnetError,
 };
 
@@ -247,6 +247,12 @@ pub enum Holder {
     /// An endpoint.
     #[error("held by container `{}` on network `{}`", .0.container, .0.network)]
     Endpoint(EndpointId),
+    /// A program of the host.
+    #[error(
+        "listened on by {} of the host: stop it, or choose another port",
+        Program(.0.as_ref())
+    )]
+    Listener(Option<Process>),
     /// What an undo could not remove.
     #[error(
         "held by what a failed transaction left over: mydocker tries again to remove it with every command"
@@ -264,6 +270,18 @@ pub enum Holder {
     /// A route of the host.
     #[error("the host's route to {0}")]
     Route(IpNet),
+}
+
+/// `` `nginx` (pid 1234) ``, or what is said of who can't be seen.
+struct Program<'a>(Option<&'a Process>);
+
+impl fmt::Display for Program<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(process) => write!(f, "{process}"),
+            None => f.write_str("a program"),
+        }
+    }
 }
 
 /// `a, b and c`, cut after a few.

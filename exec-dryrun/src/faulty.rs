@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use mydocker_core::{ErrorKind, Executor, Facts, Footprint, Netns, Op, OpError, OpResult, State};
+use mydocker_core::{
+    ErrorKind, Executor, Facts, Footprint, Listener, Netns, Op, OpError, OpResult, PortBinding,
+    State,
+};
 
 /// A way in which one op fails.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -148,6 +151,10 @@ impl<X: Executor> Executor for Faulty<X> {
 
     fn facts(&mut self) -> Result<Facts, OpError> {
         self.inner.facts()
+    }
+
+    fn listeners(&mut self, wanted: &[PortBinding]) -> Result<Vec<Listener>, OpError> {
+        self.inner.listeners(wanted)
     }
 
     fn is_alive(&mut self, netns: &Netns) -> bool {

@@ -2,7 +2,9 @@
 
 use std::io::{self, Write};
 
-use mydocker_core::{Executor, Facts, Footprint, Netns, Op, OpError, OpResult, State};
+use mydocker_core::{
+    Executor, Facts, Footprint, Listener, Netns, Op, OpError, OpResult, PortBinding, State,
+};
 use serde::Serialize;
 
 use crate::rendering::{Line, json};
@@ -90,6 +92,10 @@ impl<X: Executor, W: Write> Executor for Recorder<X, W> {
 
     fn facts(&mut self) -> Result<Facts, OpError> {
         self.inner.facts()
+    }
+
+    fn listeners(&mut self, wanted: &[PortBinding]) -> Result<Vec<Listener>, OpError> {
+        self.inner.listeners(wanted)
     }
 
     fn is_alive(&mut self, netns: &Netns) -> bool {

@@ -92,8 +92,8 @@ mod tests {
     use std::time::Duration;
 
     use mydocker_core::{
-        Entry, Facts, Footprint, Instance, Netns, NetworkSpec, Op, OpError, OpResult, Plan,
-        Request, State,
+        Entry, Facts, Footprint, Instance, Listener, Netns, NetworkSpec, Op, OpError, OpResult,
+        Plan, PortBinding, Request, State,
     };
     use tokio::runtime::{Builder, Runtime};
 
@@ -113,6 +113,10 @@ mod tests {
 
         fn facts(&mut self) -> Result<Facts, OpError> {
             Ok(Facts::default())
+        }
+
+        fn listeners(&mut self, _: &[PortBinding]) -> Result<Vec<Listener>, OpError> {
+            Ok(Vec::new())
         }
 
         fn is_alive(&mut self, _: &Netns) -> bool {

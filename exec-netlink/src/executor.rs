@@ -4,14 +4,15 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use mydocker_core::{
-    ErrorKind, Executor, Facts, Footprint, Instance, Netns, Ns, Object, Op, OpError, OpResult,
+    ErrorKind, Executor, Facts, Footprint, Instance, Listener, Netns, Ns, Object, Op, OpError,
+    OpResult, PortBinding,
 };
 
 use crate::firewall::{self, Firewall};
 use crate::home::{self, Home};
 use crate::rtnl::RouteSocket;
 use crate::space::{Links, Space};
-use crate::{conntrack, errno, facts, netns, observe};
+use crate::{conntrack, errno, facts, listeners, netns, observe};
 
 /// Carries out ops on the running kernel, over netlink and `/proc/sys`; no process is started.
 ///
@@ -181,6 +182,10 @@ impl Executor for NetlinkExecutor {
 
     fn facts(&mut self) -> Result<Facts, OpError> {
         facts::gather(&mut self.socket, &self.home)
+    }
+
+    fn listeners(&mut self, wanted: &[PortBinding]) -> Result<Vec<Listener>, OpError> {
+        listeners::find(&self.home, wanted)
     }
 
     fn is_alive(&mut self, netns: &Netns) -> bool {

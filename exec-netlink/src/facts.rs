@@ -36,5 +36,6 @@ pub(crate) fn gather(socket: &mut RouteSocket, home: &Home) -> Result<Facts, OpE
         forwarding,
         mtu_bytes,
         gone: BTreeSet::new(),
+        listeners: Vec::new(),
     })
 }

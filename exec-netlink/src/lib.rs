@@ -16,6 +16,7 @@ mod facts;
 mod firewall;
 mod home;
 mod link;
+mod listeners;
 mod netlink;
 pub mod netns;
 pub mod nft;

@@ -142,7 +142,10 @@ impl World {
     /// The request's rejection.
     pub fn plan(&mut self, request: &Request) -> Result<Plan, Rejection> {
         let facts = self.facts(request);
-        self.state().plan(&facts, request)
+        let Self { journal, kernel } = self;
+        journal.state.plan_around(facts, request, |wanted| {
+            Ok(kernel.listeners(wanted).expect("a model can be asked"))
+        })
     }
 
     /// Plans a request and carries it out.

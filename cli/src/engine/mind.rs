@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use mydocker_core::{
-    Damage, Entry, Executor, Facts, Family, Footprint, Netns, Object, Op, OpError, OpResult,
-    Recorder, State,
+    Damage, Entry, Executor, Facts, Family, Footprint, Listener, Netns, Object, Op, OpError,
+    OpResult, PortBinding, Recorder, State,
 };
 
 use super::Memory;
@@ -51,6 +51,10 @@ impl Executor for Willing {
 
     fn facts(&mut self) -> Result<Facts, OpError> {
         Ok(Facts::default())
+    }
+
+    fn listeners(&mut self, _: &[PortBinding]) -> Result<Vec<Listener>, OpError> {
+        Ok(Vec::new())
     }
 
     fn is_alive(&mut self, _: &Netns) -> bool {

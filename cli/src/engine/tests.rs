@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mydocker_core::{AttachSpec, EndpointId, Footprint, Netns, NetworkName, NetworkSpec, PortSpec};
+use mydocker_core::{
+    AttachSpec, EndpointId, Footprint, Listener, Netns, NetworkName, NetworkSpec, PortSpec,
+    Process, Protocol,
+};
 
 use super::*;
 
@@ -175,6 +178,70 @@ fn a_refusal_is_rolled_back() {
     assert_eq!(error.exit_code(), 3);
     host.agrees();
     assert!(host.kernel.objects().is_empty());
+}
+
+/// A program that listens on a port of every address.
+fn listens(port: u16) -> Listener {
+    let (pid, name) = (7, "nginx".into());
+    Listener {
+        address: "0.0.0.0".parse().unwrap(),
+        port,
+        protocol: Protocol::Tcp,
+        process: Some(Process { pid, name }),
+    }
+}
+
+#[test]
+fn what_the_host_listens_on_is_refused_and_named() {
+    let host = Host::new();
+    host.apply(&create("net")).unwrap();
+    let before = host.kernel.objects();
+    host.kernel.inside().listeners.push(listens(8080));
+    let request = attach("web", &["8080:80"]);
+    let refused = [
+        host.apply(&request).unwrap_err(),
+        host.engine().plan(&request).unwrap_err(),
+    ];
+    for error in refused {
+        assert_eq!(error.exit_code(), 1);
+        let words = "port 0.0.0.0:8080->80/tcp is listened on by `nginx` (pid 7)";
+        assert!(error.to_string().starts_with(words), "{error}");
+    }
+    assert_eq!(host.kernel.objects(), before);
+    host.apply(&attach("web", &["8081:80"])).unwrap();
+}
+
+#[test]
+fn a_free_port_is_not_what_the_host_listens_on() {
+    let host = Host::new();
+    host.apply(&create("net")).unwrap();
+    let request = attach("web", &["80", "81"]);
+    let ports = |plan: Plan| -> Vec<u16> {
+        let bindings = plan.publishes().into_iter();
+        bindings.map(|binding| binding.host_port).collect()
+    };
+    let first = ports(host.engine().plan(&request).unwrap());
+    // One after the other: each round of planning finds the next.
+    for port in &first {
+        host.kernel.inside().listeners.push(listens(*port));
+    }
+    let planned = ports(host.engine().plan(&request).unwrap());
+    assert!(planned.iter().all(|port| !first.contains(port)));
+    assert_eq!(ports(host.apply(&request).unwrap().plan), planned);
+}
+
+#[test]
+fn only_ports_to_come_are_looked_at() {
+    let host = Host::new();
+    host.apply(&create("net")).unwrap();
+    host.apply(&attach("db", &[])).unwrap();
+    host.apply(&detach("db")).unwrap();
+    assert_eq!(host.kernel.inside().probed, 0);
+    host.apply(&attach("web", &["8080:80"])).unwrap();
+    assert_eq!(host.kernel.inside().probed, 1);
+    host.engine().repair().unwrap();
+    host.apply(&detach("web")).unwrap();
+    assert_eq!(host.kernel.inside().probed, 1);
 }
 
 #[test]

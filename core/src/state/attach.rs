@@ -44,7 +44,7 @@ impl State {
             ifname: ifname(&joined, spec)?,
             host_link: Endpoint::host_link(self.instance, &id),
             mac: self.mac(known, spec, &addresses)?,
-            ports: self.bindings(&known.network, &id, &spec.ports, &addresses)?,
+            ports: self.bindings(facts, &known.network, &id, &spec.ports, &addresses)?,
             addresses,
             rank: joined.last().map_or(0, |last| last.rank + 1),
             default_route: spec.default_route,

@@ -205,6 +205,7 @@ impl State {
                         Holder::Sibling(_)
                         | Holder::Endpoint(_)
                         | Holder::Debris
+                        | Holder::Listener(_)
                         | Holder::Reserved,
                     ) => candidate.into(),
                 };

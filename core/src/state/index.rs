@@ -6,8 +6,8 @@ use core::net::IpAddr;
 
 use crate::snapshot::{Damage, NetworkRecord};
 use crate::{
-    ContainerName, Dnat, Endpoint, EndpointId, Family, Holder, Mac, Netns, Network, NetworkName,
-    Object, Pool, PortBinding, Protocol, State,
+    ContainerName, Endpoint, EndpointId, Family, Holder, Mac, Netns, Network, NetworkName, Object,
+    Pool, PortBinding, Protocol, State,
 };
 
 /// A network and who is on it.
@@ -274,21 +274,8 @@ impl State {
                 }
             }
             if let Object::Dnat(dnat) = object {
-                self.ports.insert(&binding_of(dnat), None);
+                self.ports.insert(&dnat.binding(), None);
             }
         }
-    }
-}
-
-fn binding_of(dnat: &Dnat) -> PortBinding {
-    let host_ip = dnat.at.unwrap_or(match dnat.to.ip() {
-        IpAddr::V4(_) => core::net::Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => core::net::Ipv6Addr::UNSPECIFIED.into(),
-    });
-    PortBinding {
-        host_ip,
-        host_port: dnat.port,
-        container_port: dnat.to.port(),
-        protocol: dnat.protocol,
     }
 }

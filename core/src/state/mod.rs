@@ -14,8 +14,8 @@ use ipnet::IpNet;
 use crate::snapshot::{Damage, NetworkRecord, Snapshot};
 use crate::{
     Change, ContainerName, Endpoint, EndpointId, Entry, Facts, Family, Footprint, Forwarding,
-    Instance, Netns, Network, NetworkName, Object, OnFailure, Op, Outcome, Plan, Rejection,
-    Request, diff, standing_on,
+    Instance, Listener, Netns, Network, NetworkName, Object, OnFailure, Op, Outcome, Plan,
+    PortBinding, Rejection, Request, diff, standing_on,
 };
 use index::{NetworkState, PortIndex, Sandbox};
 
@@ -202,11 +202,39 @@ impl State {
             Request::RemoveNetwork(name) => self.plan_remove(name),
             Request::Attach(spec) => self.plan_attach(facts, spec),
             Request::Detach(id) => self.plan_detach(facts, id),
-            Request::Publish { id, ports } => self.plan_publish(id, ports),
+            Request::Publish { id, ports } => self.plan_publish(facts, id, ports),
             Request::Unpublish { id, ports } => self.plan_unpublish(id, ports),
         }?;
         self.check_debris(&plan)?;
         Ok(plan)
+    }
+
+    /// [`plan`](Self::plan), around the programs of the host: `look` says which of them listen
+    /// where the plan would publish a port. If they do, a named port is refused, and another free
+    /// one is looked for. A request without ports looks at nothing.
+    ///
+    /// # Errors
+    /// Why it can't be, or why `look` could not; nothing was touched.
+    pub fn plan_around<E: From<Rejection>>(
+        &self,
+        mut facts: Facts,
+        request: &Request,
+        mut look: impl FnMut(&[PortBinding]) -> Result<Vec<Listener>, E>,
+    ) -> Result<Plan, E> {
+        loop {
+            let plan = self.plan(&facts, request)?;
+            let wanted = plan.publishes();
+            if wanted.is_empty() {
+                return Ok(plan);
+            }
+            let mut found = look(&wanted)?;
+            // Each round knows more than the last, so there is an end.
+            found.retain(|listener| !facts.listeners.contains(listener));
+            if found.is_empty() {
+                return Ok(plan);
+            }
+            facts.listeners.extend(found);
+        }
     }
 
     /// The names and keys of debris stay taken, as its addresses and ports do: whoever took one

@@ -9,8 +9,8 @@ use ipnet::IpNet;
 use super::create::at_most;
 use super::index::PortIndex;
 use crate::{
-    Change, Endpoint, EndpointId, Family, GatewayMode, Network, OnFailure, Plan, PortBinding,
-    PortSpec, Protocol, Rejection, State, diff,
+    Change, Endpoint, EndpointId, Facts, Family, GatewayMode, Holder, Listener, Network, OnFailure,
+    Plan, PortBinding, PortSpec, Protocol, Rejection, State, diff,
 };
 
 /// Published ports of one endpoint: every port of every protocol, twice over.
@@ -19,6 +19,7 @@ const PORTS_MAX: usize = 1 << 18;
 impl State {
     pub(super) fn plan_publish(
         &self,
+        facts: &Facts,
         id: &EndpointId,
         ports: &[PortSpec],
     ) -> Result<Plan, Rejection> {
@@ -26,7 +27,7 @@ impl State {
         let count = endpoint.ports.len() + ports.len();
         at_most("published ports", count, PORTS_MAX)?;
         let mut changed = endpoint.clone();
-        let more = self.bindings(network, id, ports, &endpoint.addresses)?;
+        let more = self.bindings(facts, network, id, ports, &endpoint.addresses)?;
         // A pinhole may be there for another port of the host already.
         let there: BTreeSet<&PortBinding> = endpoint.ports.iter().collect();
         let more = more.into_iter().filter(|binding| !there.contains(binding));
@@ -109,6 +110,7 @@ impl State {
     /// Resolves what is to be published to one binding per family, none of which anybody has.
     pub(super) fn bindings(
         &self,
+        facts: &Facts,
         network: &Network,
         id: &EndpointId,
         ports: &[PortSpec],
@@ -121,6 +123,7 @@ impl State {
         for port in ports {
             check_port(network, port, addresses)?;
         }
+        let listening = Listening::of(facts);
         let of_mode = |mode| {
             let addresses = addresses.iter().map(IpNet::addr);
             addresses.filter(move |a| network.gateway_mode(Family::of(*a)) == mode)
@@ -136,7 +139,8 @@ impl State {
             };
             let own = bindings_of(port, host_port, &families);
             for binding in &own {
-                if let Some(holder) = self.ports.conflict(binding) {
+                let holder = self.ports.conflict(binding);
+                if let Some(holder) = holder.or_else(|| listening.conflict(binding)) {
                     let binding = binding.clone();
                     return Err(Rejection::PortTaken { binding, holder });
                 }
@@ -151,7 +155,12 @@ impl State {
             if port.host_port.is_some() {
                 continue;
             }
-            let own = self.free(port, &families, &taken, &mut search)?;
+            let is_free = |binding: &PortBinding| {
+                self.ports.conflict(binding).is_none()
+                    && taken.conflict(binding).is_none()
+                    && listening.conflict(binding).is_none()
+            };
+            let own = next_free(port, &families, &mut search, is_free)?;
             for binding in &own {
                 taken.insert(binding, None);
             }
@@ -176,30 +185,48 @@ impl State {
         let hash = self.instance.hash(&names);
         (hash % PortSpec::EPHEMERAL.len() as u64) as u16
     }
+}
 
-    /// The bindings of a port that names none of the host's: the next number from `search` on that
-    /// nobody has in any family.
-    fn free(
-        &self,
-        port: &PortSpec,
-        families: &BTreeSet<Family>,
-        taken: &PortIndex,
-        search: &mut u16,
-    ) -> Result<Vec<PortBinding>, Rejection> {
-        let all = PortSpec::EPHEMERAL;
-        let count = all.len() as u16;
-        for step in 0..count {
-            let offset = (*search + step) % count;
-            let own = bindings_of(port, all.start() + offset, families);
-            let free =
-                |b: &PortBinding| [&self.ports, taken].iter().all(|i| i.conflict(b).is_none());
-            if own.iter().all(free) {
-                *search = offset + 1;
-                return Ok(own);
-            }
+/// Who of the host's programs listens on which port.
+struct Listening<'a>(BTreeMap<(Protocol, u16), Vec<&'a Listener>>);
+
+impl<'a> Listening<'a> {
+    fn of(facts: &'a Facts) -> Self {
+        let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for listener in &facts.listeners {
+            let key = (listener.protocol, listener.port);
+            all.entry(key).or_default().push(listener);
         }
-        Err(Rejection::PortsExhausted(port.clone()))
+        Self(all)
     }
+
+    /// Who stands in the way of a binding.
+    fn conflict(&self, binding: &PortBinding) -> Option<Holder> {
+        let all = self.0.get(&(binding.protocol, binding.host_port))?;
+        let found = all.iter().find(|listener| listener.conflicts(binding))?;
+        Some(Holder::Listener(found.process.clone()))
+    }
+}
+
+/// The bindings of a port that names none of the host's: the next number from `search` on that is
+/// free in every family.
+fn next_free(
+    port: &PortSpec,
+    families: &BTreeSet<Family>,
+    search: &mut u16,
+    is_free: impl Fn(&PortBinding) -> bool,
+) -> Result<Vec<PortBinding>, Rejection> {
+    let all = PortSpec::EPHEMERAL;
+    let count = all.len() as u16;
+    for step in 0..count {
+        let offset = (*search + step) % count;
+        let own = bindings_of(port, all.start() + offset, families);
+        if own.iter().all(&is_free) {
+            *search = offset + 1;
+            return Ok(own);
+        }
+    }
+    Err(Rejection::PortsExhausted(port.clone()))
 }
 
 /// Whether a port can be published by a container with these addresses, whoever has it.

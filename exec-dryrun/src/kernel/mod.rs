@@ -39,8 +39,8 @@ mod tests;
 use std::collections::BTreeSet;
 
 use mydocker_core::{
-    ErrorKind, Executor, Facts, Footprint, Forwarding, Link, LinkName, Netns, Ns, Object, Op,
-    OpError, OpResult,
+    ErrorKind, Executor, Facts, Footprint, Forwarding, Link, LinkName, Listener, Netns, Ns, Object,
+    Op, OpError, OpResult, PortBinding,
 };
 
 /// A model kernel: see the table above for what it does.
@@ -78,7 +78,7 @@ impl Kernel {
         kernel
     }
 
-    /// The same with these routes, interfaces, settings and MTU, none of them ours.
+    /// The same with these routes, interfaces, settings, MTU and listeners, none of them ours.
     #[must_use]
     pub fn with_facts(mut self, facts: Facts) -> Self {
         self.host = facts;
@@ -206,6 +206,7 @@ impl Executor for Kernel {
 
     fn facts(&mut self) -> Result<Facts, OpError> {
         let mut facts = self.host.clone();
+        facts.listeners.clear();
         facts.links.insert(LinkName::LOOPBACK.to_string());
         for object in self.objects.iter().chain(&self.foreign) {
             match object {
@@ -225,6 +226,14 @@ impl Executor for Kernel {
             }
         }
         Ok(facts)
+    }
+
+    fn listeners(&mut self, wanted: &[PortBinding]) -> Result<Vec<Listener>, OpError> {
+        let all = self.host.listeners.iter().filter(|listener| {
+            let mut wanted = wanted.iter();
+            wanted.any(|binding| listener.conflicts(binding))
+        });
+        Ok(all.cloned().collect())
     }
 
     fn is_alive(&mut self, netns: &Netns) -> bool {

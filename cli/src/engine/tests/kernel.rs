@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use mydocker_core::{
-    ErrorKind, Executor, Facts, Family, Footprint, Netns, Object, Op, OpError, OpResult,
-    standing_on,
+    ErrorKind, Executor, Facts, Family, Footprint, Listener, Netns, Object, Op, OpError, OpResult,
+    PortBinding, standing_on,
 };
 
 /// A kernel that several engines share; what it is told to refuse it refuses.
@@ -21,6 +21,9 @@ pub(super) struct Inside {
     /// Ops that are left before the process dies; it dies by panicking.
     pub(super) life: Option<usize>,
     pub(super) looked: usize,
+    pub(super) listeners: Vec<Listener>,
+    /// Ports that were looked at for listeners.
+    pub(super) probed: usize,
 }
 
 impl Kernel {
@@ -91,6 +94,14 @@ impl Executor for Kernel {
             forwarding,
             ..Facts::default()
         })
+    }
+
+    fn listeners(&mut self, wanted: &[PortBinding]) -> Result<Vec<Listener>, OpError> {
+        let mut inside = self.inside();
+        inside.probed += wanted.len();
+        let mut all = inside.listeners.clone();
+        all.retain(|listener| wanted.iter().any(|binding| listener.conflicts(binding)));
+        Ok(all)
     }
 
     fn is_alive(&mut self, netns: &Netns) -> bool {
