@@ -10,6 +10,9 @@ use mydocker_core::Process;
 /// it is the oldest, which started the others.
 pub(super) fn holding(inodes: &BTreeSet<u32>) -> BTreeMap<u32, Process> {
     let mut found = BTreeMap::new();
+    if inodes.is_empty() {
+        return found;
+    }
     for pid in pids() {
         if found.len() == inodes.len() {
             break;
