@@ -86,16 +86,7 @@ impl NetlinkExecutor {
             .filter(|(_, result)| result.is_ok());
         let landed = landed.map(|(op, _)| op);
         if let Err(error) = conntrack::flush(&self.home, &mut self.socket, landed) {
-            // Half of what they mean is done: that counts as landed, and a removal is tried again.
-            let half = OpError {
-                kind: ErrorKind::InDoubt,
-                detail: format!("connections that should have ended go on: {error}"),
-            };
-            for (op, result) in ops.iter().zip(&mut results) {
-                if result.is_ok() && conntrack::leaves_some(op) {
-                    *result = Err(half.clone());
-                }
-            }
+            half_done(ops, &mut results, &error);
         }
         results
     }
@@ -137,6 +128,19 @@ impl NetlinkExecutor {
                 let error: std::io::Error = error;
                 vec![Err(errno::of_io("container's namespace", &error))]
             }
+        }
+    }
+}
+
+/// Ops of which only the firewall's half is done, since connections could not be ended, count as
+/// landed: additions are undone, and removals tried again.
+fn half_done(ops: &[Op], results: &mut [OpResult], error: &OpError) {
+    for (op, result) in ops.iter().zip(results) {
+        if result.is_ok() && conntrack::leaves_some(op) {
+            *result = Err(OpError {
+                kind: ErrorKind::InDoubt,
+                detail: format!("connections that should have ended go on: {error}"),
+            });
         }
     }
 }
@@ -190,5 +194,42 @@ impl Executor for NetlinkExecutor {
 
     fn is_alive(&mut self, netns: &Netns) -> bool {
         netns::open(Path::new(netns.as_str())).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mydocker_core::{Dnat, Protocol};
+    use nix::errno::Errno;
+
+    use super::*;
+
+    #[test]
+    fn connections_that_go_on_are_told() {
+        let dnat = |protocol| {
+            Object::Dnat(Dnat {
+                instance: Instance::DEFAULT,
+                at: None,
+                protocol,
+                port: 8080,
+                to: "10.0.0.2:80".parse().unwrap(),
+            })
+        };
+        let ops = [
+            Op::Add(dnat(Protocol::Tcp)),
+            Op::Add(dnat(Protocol::Udp)),
+            Op::Del(dnat(Protocol::Tcp)),
+        ];
+        let refused = errno::refusal(Errno::EEXIST as i32, None);
+        let mut results = vec![Ok(()), Ok(()), Err(refused.clone())];
+        half_done(
+            &ops,
+            &mut results,
+            &errno::refusal(Errno::EPERM as i32, None),
+        );
+        assert_eq!((&results[0], &results[2]), (&Ok(()), &Err(refused)));
+        let told = results[1].as_ref().unwrap_err();
+        assert_eq!(told.kind, ErrorKind::InDoubt);
+        assert!(told.detail.contains("EPERM"), "{told}");
     }
 }
