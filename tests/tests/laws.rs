@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use mydocker_core::{
     Address, AttachSpec, Change, ContainerName, Damage, EndpointId, Entry, ErrorKind, Executor,
-    Facts, Family, Footprint, GatewayMode, Instance, Link, LinkName, LinkSysctl, Master,
-    NetworkName, NetworkSpec, Ns, Object, OnFailure, Op, Outcome, Plan, PortBinding, PortSpec,
-    Protocol, Rejection, Request, Setting, Snapshot, State, StaticRoute, Transaction, Up, drive,
+    Facts, Family, Footprint, GatewayMode, Holder, Instance, Link, LinkName, LinkSysctl, Listener,
+    Master, NetworkName, NetworkSpec, Ns, Object, OnFailure, Op, Outcome, Plan, PortBinding,
+    PortSpec, Protocol, Rejection, Request, Setting, Snapshot, State, StaticRoute, Transaction, Up,
+    drive,
 };
-use mydocker_exec_dryrun::{Fault, Faulty};
+use mydocker_exec_dryrun::{Fault, Faulty, Kernel};
 use mydocker_tests::{World, attach, create, detach, netns, publish, remove, unpublish, word};
 use proptest::prelude::*;
 
@@ -503,6 +504,53 @@ fn a_diff_is_as_large_as_the_difference() {
         .plan(&one)
         .unwrap();
     assert_eq!(plan.ops.len(), alone.ops.len());
+}
+
+proptest! {
+    #![proptest_config(config(200))]
+
+    /// No plan takes a port from a program of the host. One that is named is refused only if
+    /// somebody listens there, and a free one never.
+    #[test]
+    fn ports_of_the_hosts_programs_are_left_to_them(
+        programs in prop::collection::vec(program(), 0..24), named in prop::option::of(8080_u16..8083),
+    ) {
+        let facts = Facts { listeners: programs.clone(), ..Facts::default() };
+        let kernel = Kernel::new().any_namespace().with_facts(facts);
+        let dual = Request::CreateNetwork(create("n", &["10.0.0.0/24", "fd00::/64"]));
+        let mut world = World::on(kernel).after(&[dual]);
+        let named = named.map(|port| format!("{port}:80"));
+        let ports: Vec<&str> = ["80", "127.0.0.1::81", "82/udp"].into_iter().chain(named.as_deref()).collect();
+        match world.plan(&Request::Attach(attach("n", "web", &ports))) {
+            Ok(plan) => {
+                let taken = plan.publishes();
+                prop_assert!(taken.iter().all(|binding| programs.iter().all(|p| !p.conflicts(binding))));
+            }
+            Err(Rejection::PortTaken { binding, holder: Holder::Listener(_) }) => {
+                prop_assert!(programs.iter().any(|program| program.conflicts(&binding)));
+                prop_assert!(binding.host_port < 49152, "{binding}");
+            }
+            Err(other) => prop_assert!(false, "{other}"),
+        }
+    }
+}
+
+/// A program that listens on one of the ports that are named, or that are looked at first for a
+/// free one.
+fn program() -> impl Strategy<Value = Listener> {
+    let addresses = ["0.0.0.0", "127.0.0.1", "127.0.0.2", "::", "::1"];
+    let protocols = [Protocol::Tcp, Protocol::Udp];
+    // Where the search for `web` on `n` begins.
+    let ports = prop_oneof![8080_u16..8083, 50343_u16..50350];
+    let address = prop::sample::select(addresses.to_vec()).prop_map(|text| text.parse().unwrap());
+    (address, ports, prop::sample::select(protocols.to_vec())).prop_map(
+        |(address, port, protocol)| Listener {
+            address,
+            port,
+            protocol,
+            process: None,
+        },
+    )
 }
 
 /// A bridge of this kernel takes 1023 ports, and planning knows.
