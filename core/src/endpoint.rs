@@ -120,7 +120,8 @@ impl Endpoint {
             objects.insert(Object::Hairpin(Hairpin { link: host }));
         }
         if !network.icc {
-            objects.insert(Object::Isolated(Isolated { link: host }));
+            let port = host;
+            objects.insert(Object::Isolated(Isolated { instance, port }));
         }
         let has = |family| {
             self.addresses

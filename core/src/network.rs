@@ -168,6 +168,7 @@ impl Network {
                 instance,
                 bridge: self.bridge,
                 internal: self.internal,
+                icc: self.icc,
                 open: !self.isolate,
                 gateway6: self.gateway6(),
                 trusted: self.trusted.clone(),

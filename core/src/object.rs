@@ -84,6 +84,8 @@ pub enum Object {
     Pinhole(Pinhole),
     /// What a port of a bridge may claim to be.
     Guard(Guard),
+    /// A port of a bridge that can't reach other isolated ports.
+    Isolated(Isolated),
     /// A bridge.
     Bridge(Bridge),
     /// A cable, both ends in the host.
@@ -94,8 +96,6 @@ pub enum Object {
     Master(Master),
     /// A bridge port that may send a frame back where it came from.
     Hairpin(Hairpin),
-    /// A bridge port that can't reach other isolated ports.
-    Isolated(Isolated),
     /// A setting of one interface.
     LinkSysctl(LinkSysctl),
     /// An IP address on an interface.
@@ -108,8 +108,8 @@ pub enum Object {
     Forwarding(Forwarding),
 }
 
-/// A bridge's entry in the ruleset (sets `bridges`, `own`, `internal`, `open` and
-/// `trusted`, map `gateways6`).
+/// A bridge's entry in the ruleset (sets `bridges`, `own` or `isolated`, `internal`, `open`
+/// and `trusted`, map `gateways6`).
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
 pub struct Zone {
     /// Whose table.
@@ -118,6 +118,8 @@ pub struct Zone {
     pub bridge: LinkName,
     /// Nothing passes between this network and anything else.
     pub internal: bool,
+    /// Its containers reach each other.
+    pub icc: bool,
     /// Open networks see each other's unpublished ports.
     pub open: bool,
     /// The host's IPv6 address on the bridge, if ports are published by it: stands in for ::1.
@@ -181,6 +183,17 @@ pub struct Guard {
     pub addresses: BTreeSet<IpAddr>,
 }
 
+/// A port of a bridge whose frames reach another such port only if they were let through as
+/// packets: containers of one network don't talk but by published ports. Not `IFLA_BRPORT_ISOLATED`,
+/// which knows no published ports: with bridge-nf-call-iptables on, these lead from port to port.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+pub struct Isolated {
+    /// Whose table.
+    pub instance: Instance,
+    /// The port, the host's end of the cable.
+    pub port: LinkName,
+}
+
 /// A bridge of the host, marked with the instance's link group.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
 pub struct Bridge {
@@ -229,13 +242,6 @@ pub struct Master {
 /// container reaches its own published port by it alone.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
 pub struct Hairpin {
-    /// The port.
-    pub link: LinkName,
-}
-
-/// Isolation of a bridge port (`IFLA_BRPORT_ISOLATED`): containers of one network don't talk.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
-pub struct Isolated {
     /// The port.
     pub link: LinkName,
 }
@@ -398,11 +404,10 @@ impl Object {
             Self::Dnat(dnat) => (Some(Base::Ruleset(dnat.instance)), None),
             Self::Pinhole(pinhole) => (Some(Base::Ruleset(pinhole.instance)), None),
             Self::Guard(guard) => (Some(Base::Ruleset(guard.instance)), None),
+            Self::Isolated(isolated) => (Some(Base::Ruleset(isolated.instance)), None),
             Self::Move(moved) => (host(moved.host), host(moved.peer())),
             Self::Master(master) => (host(master.link), host(master.bridge)),
-            Self::Hairpin(Hairpin { link }) | Self::Isolated(Isolated { link }) => {
-                (host(*link), Some(Base::Port(*link)))
-            }
+            Self::Hairpin(Hairpin { link }) => (host(*link), Some(Base::Port(*link))),
             Self::LinkSysctl(LinkSysctl { link, .. })
             | Self::Address(Address { link, .. })
             | Self::Up(Up { link })

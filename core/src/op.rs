@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::flush::Flush;
 use crate::{
-    Dnat, Element, Family, Guard, Instance, Link, Masquerade, Netns, Ns, Object, Pinhole, Route,
-    Ruleset, Zone, ruleset,
+    Dnat, Element, Family, Guard, Instance, Isolated, Link, Masquerade, Netns, Ns, Object, Pinhole,
+    Route, Ruleset, Zone, ruleset,
 };
 
 /// Puts an object into the kernel or takes it out: the kernel's own grammar (NEWLINK, DELLINK).
@@ -89,7 +89,7 @@ impl Op {
             Object::Move(_) => ("MoveToNs", "MoveToHost"),
             Object::Master(_) => ("SetMaster", "UnsetMaster"),
             Object::Hairpin(_) => ("SetHairpin", "UnsetHairpin"),
-            Object::Isolated(_) => ("SetIsolated", "UnsetIsolated"),
+            Object::Isolated(_) => ("AddIsolated", "DeleteIsolated"),
             Object::LinkSysctl(_) => ("SetSysctl", "UnsetSysctl"),
             Object::Address(_) => ("AddAddress", "DeleteAddress"),
             Object::Up(_) => ("SetUp", "SetDown"),
@@ -125,7 +125,7 @@ impl fmt::Display for Target<'_> {
             Object::Move(moved) => write!(f, "{}", moved.to),
             Object::Master(master) => write!(f, "{}", master.link),
             Object::Hairpin(hairpin) => write!(f, "{}", hairpin.link),
-            Object::Isolated(isolated) => write!(f, "{}", isolated.link),
+            Object::Isolated(isolated) => write!(f, "{}", isolated.port),
             Object::LinkSysctl(sysctl) => write!(f, "{}", sysctl.link),
             Object::Address(address) => write!(f, "{}", address.link),
             Object::Up(up) => write!(f, "{}", up.link),
@@ -175,7 +175,8 @@ fn fmt_add(object: &Object, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         | Object::Masquerade(Masquerade { instance, .. })
         | Object::Dnat(Dnat { instance, .. })
         | Object::Pinhole(Pinhole { instance, .. })
-        | Object::Guard(Guard { instance, .. }) => fmt_elements(object, f, |element, f| {
+        | Object::Guard(Guard { instance, .. })
+        | Object::Isolated(Isolated { instance, .. }) => fmt_elements(object, f, |element, f| {
             let (family, set) = (element.table, element.set);
             let table = instance.table();
             write!(f, "add element {family} {table} {set} {{ {element} }}")
@@ -217,9 +218,6 @@ fn fmt_add(object: &Object, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             master.link, master.bridge
         ),
         Object::Hairpin(hairpin) => write!(f, "bridge link set dev {} hairpin on", hairpin.link),
-        Object::Isolated(isolated) => {
-            write!(f, "bridge link set dev {} isolated on", isolated.link)
-        }
         Object::LinkSysctl(sysctl) => {
             // With slashes, since an interface name may have dots of its own.
             let family = match sysctl.family {
@@ -265,7 +263,8 @@ fn fmt_del(object: &Object, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         | Object::Masquerade(Masquerade { instance, .. })
         | Object::Dnat(Dnat { instance, .. })
         | Object::Pinhole(Pinhole { instance, .. })
-        | Object::Guard(Guard { instance, .. }) => fmt_elements(object, f, |element, f| {
+        | Object::Guard(Guard { instance, .. })
+        | Object::Isolated(Isolated { instance, .. }) => fmt_elements(object, f, |element, f| {
             let (family, set, key) = (element.table, element.set, ruleset::Key(element));
             let table = instance.table();
             write!(f, "delete element {family} {table} {set} {{ {key} }}")
@@ -278,9 +277,6 @@ fn fmt_del(object: &Object, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         }
         Object::Master(master) => write!(f, "ip link set dev {} nomaster down", master.link),
         Object::Hairpin(hairpin) => write!(f, "bridge link set dev {} hairpin off", hairpin.link),
-        Object::Isolated(isolated) => {
-            write!(f, "bridge link set dev {} isolated off", isolated.link)
-        }
         Object::LinkSysctl(_) => f.write_str(":"),
         Object::Address(address) => {
             let link = &address.link;

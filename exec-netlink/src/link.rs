@@ -113,11 +113,6 @@ pub(crate) fn hairpin(index: u32, on: bool) -> Request {
     change(LinkBridgePort::new(index).hairpin(on))
 }
 
-/// Equivalent to: bridge link set dev LINK isolated on, or off
-pub(crate) fn isolate(index: u32, on: bool) -> Request {
-    change(LinkBridgePort::new(index).isolated(on))
-}
-
 /// Equivalent to: ip link del LINK
 pub(crate) fn delete(index: u32) -> Request {
     Request::new(DelLink(LinkUnspec::new_with_index(index).build()))
@@ -167,7 +162,6 @@ pub(crate) struct Seen {
     /// `IN6_ADDR_GEN_MODE_*` (linux/if_link.h), if it has IPv6 at all.
     pub(crate) addr_gen_mode: Option<u8>,
     pub(crate) hairpin: bool,
-    pub(crate) isolated: bool,
 }
 
 /// linux/if.h, linux/if_link.h
@@ -186,7 +180,6 @@ mod abi {
     pub(super) const IFLA_INFO_SLAVE_KIND: u16 = 4;
     pub(super) const IFLA_INFO_SLAVE_DATA: u16 = 5;
     pub(super) const IFLA_BRPORT_MODE: u16 = 4;
-    pub(super) const IFLA_BRPORT_ISOLATED: u16 = 33;
     pub(super) const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
     pub(super) const AF_INET6: u16 = 10;
 }
@@ -240,13 +233,10 @@ impl Seen {
             return;
         }
         for data in attrs(info).filter(|attr| attr.kind == abi::IFLA_INFO_SLAVE_DATA) {
-            let is_on = |kind| {
-                attrs(data.value)
-                    .find(|attr| attr.kind == kind)
-                    .is_some_and(|attr| attr.value.first().is_some_and(|on| *on != 0))
-            };
-            self.hairpin = is_on(abi::IFLA_BRPORT_MODE);
-            self.isolated = is_on(abi::IFLA_BRPORT_ISOLATED);
+            let mut options = attrs(data.value);
+            let hairpin = options.find(|attr| attr.kind == abi::IFLA_BRPORT_MODE);
+            self.hairpin =
+                hairpin.is_some_and(|attr| attr.value.first().is_some_and(|on| *on != 0));
         }
     }
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 
 use mydocker_core::{
-    Address, Bridge, ErrorKind, Footprint, Hairpin, Instance, Isolated, Link, LinkName, LinkSysctl,
-    Master, Move, Ns, Object, OpError, Route, Up, Veth,
+    Address, Bridge, ErrorKind, Footprint, Hairpin, Instance, Link, LinkName, LinkSysctl, Master,
+    Move, Ns, Object, OpError, Route, Up, Veth,
 };
 
 use crate::home::{self, Home};
@@ -98,9 +98,6 @@ fn host_link(link: &Seen, links: &BTreeMap<u32, &Seen>, instance: Instance, all:
         }
         if link.hairpin {
             all.insert(Object::Hairpin(Hairpin { link: link_name }));
-        }
-        if link.isolated {
-            all.insert(Object::Isolated(Isolated { link: link_name }));
         }
     }
 }

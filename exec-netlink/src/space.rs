@@ -15,8 +15,8 @@ use std::fs::File;
 use std::os::fd::AsFd;
 
 use mydocker_core::{
-    Address, Bridge, ErrorKind, Hairpin, Isolated, Link, LinkName, LinkSysctl, Master, Move, Ns,
-    Object, Op, OpError, OpResult, Route, Up, Veth,
+    Address, Bridge, ErrorKind, Hairpin, Link, LinkName, LinkSysctl, Master, Move, Ns, Object, Op,
+    OpError, OpResult, Route, Up, Veth,
 };
 
 use crate::errno::{gone_is_fine, missing};
@@ -213,7 +213,6 @@ impl Space<'_> {
                 link::plug(&self.known(*link)?, bridge.index)
             }
             Object::Hairpin(Hairpin { link }) => link::hairpin(self.known(*link)?.index, true),
-            Object::Isolated(Isolated { link }) => link::isolate(self.known(*link)?.index, true),
             Object::Address(Address { link, address }) => {
                 address::add(self.known(link.name)?.index, *address)
             }
@@ -236,9 +235,6 @@ impl Space<'_> {
             }
             Object::Hairpin(Hairpin { link }) => self.undo(*link, |seen| {
                 seen.hairpin.then(|| link::hairpin(seen.index, false))
-            }),
-            Object::Isolated(Isolated { link }) => self.undo(*link, |seen| {
-                seen.isolated.then(|| link::isolate(seen.index, false))
             }),
             Object::Address(Address { link, address }) => {
                 self.undo(link.name, |seen| address::delete(seen.index, *address))
@@ -291,9 +287,7 @@ impl Space<'_> {
             match object {
                 Object::Move(moved) => names.extend([moved.peer()]),
                 Object::Master(Master { link, bridge }) => names.extend([*link, *bridge]),
-                Object::Hairpin(Hairpin { link }) | Object::Isolated(Isolated { link }) => {
-                    names.insert(*link);
-                }
+                Object::Hairpin(Hairpin { link }) => drop(names.insert(*link)),
                 Object::Up(Up { link }) if self.is_loopback(link) => {}
                 Object::Address(Address { link, .. })
                 | Object::Up(Up { link })
@@ -359,7 +353,6 @@ fn setting(op: &Op) -> Option<&Object> {
             object @ (Object::Move(_)
             | Object::Master(_)
             | Object::Hairpin(_)
-            | Object::Isolated(_)
             | Object::Address(_)
             | Object::Up(_)
             | Object::Route(_)),

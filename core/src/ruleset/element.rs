@@ -11,7 +11,8 @@ use ipnet::IpNet;
 use self::Value::{Address, Advertised, Link, Port, Subnet};
 use super::TableFamily;
 use crate::{
-    Dnat, Footprint, Guard, Instance, LinkName, Mac, Masquerade, Object, Pinhole, Protocol, Zone,
+    Dnat, Footprint, Guard, Instance, Isolated, LinkName, Mac, Masquerade, Object, Pinhole,
+    Protocol, Zone,
 };
 
 /// An element of a set or map: added as it is, deleted by its key.
@@ -165,13 +166,13 @@ impl Object {
             Self::Dnat(dnat) => vec![dnat.element()],
             Self::Pinhole(pinhole) => vec![pinhole.element()],
             Self::Guard(guard) => guard.elements(),
+            Self::Isolated(isolated) => vec![bridge("isolated", [Link(isolated.port)])],
             Self::Ruleset(_)
             | Self::Bridge(_)
             | Self::Veth(_)
             | Self::Move(_)
             | Self::Master(_)
             | Self::Hairpin(_)
-            | Self::Isolated(_)
             | Self::LinkSysctl(_)
             | Self::Address(_)
             | Self::Up(_)
@@ -184,7 +185,8 @@ impl Object {
 impl Zone {
     fn elements(&self) -> Vec<Element> {
         let name = Link(self.bridge);
-        let mut all = vec![inet("bridges", [name]), inet("own", [name, name])];
+        let itself = if self.icc { "own" } else { "isolated" };
+        let mut all = vec![inet("bridges", [name]), inet(itself, [name, name])];
         all.extend(self.internal.then(|| inet("internal", [name])));
         all.extend(self.open.then(|| inet("open", [name])));
         all.extend(self.gateway6.map(|gateway| Element {
@@ -274,6 +276,7 @@ struct Parts {
     all: Footprint,
     bridges: BTreeSet<LinkName>,
     own: BTreeSet<LinkName>,
+    apart: BTreeSet<LinkName>,
     internal: BTreeSet<LinkName>,
     open: BTreeSet<LinkName>,
     gateways6: BTreeMap<LinkName, Ipv6Addr>,
@@ -292,6 +295,13 @@ impl Parts {
             ("bridges", (Link(bridge), None, None)) => drop(self.bridges.insert(bridge)),
             ("own", (Link(bridge), Some(Link(same)), None)) if same == bridge => {
                 self.own.insert(bridge);
+            }
+            ("isolated", (Link(bridge), Some(Link(same)), None)) if same == bridge => {
+                self.apart.insert(bridge);
+            }
+            ("isolated", (Link(port), None, None)) => {
+                self.all
+                    .insert(Object::Isolated(Isolated { instance, port }));
             }
             ("internal", (Link(bridge), None, None)) => drop(self.internal.insert(bridge)),
             ("open", (Link(bridge), None, None)) => drop(self.open.insert(bridge)),
@@ -373,7 +383,8 @@ impl Parts {
     }
 
     fn whole(mut self, instance: Instance) -> Option<Footprint> {
-        let fits = self.own == self.bridges
+        let fits = self.own.is_disjoint(&self.apart)
+            && self.own.union(&self.apart).eq(&self.bridges)
             && self.internal.is_subset(&self.bridges)
             && self.open.is_subset(&self.bridges)
             && self
@@ -393,6 +404,7 @@ impl Parts {
                 instance,
                 bridge: *bridge,
                 internal: self.internal.contains(bridge),
+                icc: self.own.contains(bridge),
                 open: self.open.contains(bridge),
                 gateway6: self.gateways6.get(bridge).copied(),
                 trusted: self.trusted.get(bridge).cloned().unwrap_or_default(),
@@ -438,6 +450,7 @@ mod tests {
                 instance,
                 bridge,
                 internal,
+                icc: open,
                 open,
                 gateway6,
                 trusted,
@@ -467,6 +480,8 @@ mod tests {
                 to,
             }));
         }
+        let port = name("mdv1");
+        all.insert(Object::Isolated(Isolated { instance, port }));
         for to in ["10.0.0.2:80", "[fd00::2]:80"] {
             let (protocol, to) = (Protocol::Udp, to.parse().unwrap());
             all.insert(Object::Pinhole(Pinhole {
@@ -501,7 +516,7 @@ mod tests {
         let elements: Vec<Element> = all.iter().flat_map(Object::elements).collect();
         // These are whole objects, or an option of one.
         let optional = ["internal", "open", "trusted", "gateways6", "addresses4"];
-        let whole = ["publish", "pinholes", "masquerade"];
+        let whole = ["isolated", "publish", "pinholes", "masquerade"];
         for missing in 0..elements.len() {
             let set = elements[missing].set;
             if whole.iter().any(|name| set.starts_with(name)) || optional.contains(&set) {
@@ -519,6 +534,7 @@ mod tests {
         for stray in [
             inet("own", [Link(name("br0")), Link(name("br1"))]),
             inet("internal", [Link(name("nobody"))]),
+            inet("own", [Link(name("br1")), Link(name("br1"))]),
             inet("trusted", [Link(name("eth0")), Link(name("nobody"))]),
             inet("publish4", [Value::Protocol(Protocol::Tcp), Port(1)]),
             bridge(

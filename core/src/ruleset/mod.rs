@@ -192,6 +192,8 @@ pub enum Expression {
     Established,
     /// The connection's destination was rewritten (`ct status dnat`).
     Dnatted,
+    /// Our own forward chain did not let the packet through ([`Ruleset::PASSED`]).
+    Unpassed,
     /// The packet answers whoever began the connection (`ct direction reply`).
     Reply,
     /// Who began the connection did so from ::1 (`ct original ip6 saddr ::1`).
@@ -258,7 +260,7 @@ impl Ruleset {
                 table(
                     TableFamily::Bridge,
                     rules::guard_sets(),
-                    vec![rules::guard()],
+                    vec![rules::guard(), rules::apart()],
                 ),
             ],
         }

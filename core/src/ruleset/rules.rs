@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::Expression::{
     BegunByLoopback6, Carries, Dnatted, Established, Icmpv6Type, In, IsIcmpv6, Loopback4,
-    Loopback6, NotIn, Reply, ToThisHost, Unspecified4, Unspecified6,
+    Loopback6, NotIn, Reply, ToThisHost, Unpassed, Unspecified4, Unspecified6,
 };
 use super::Field::{
     Advertised, ArpSource, ArpSourceMac, Destination, DestinationPort, Iifname, L4Proto, Oifname,
@@ -33,6 +33,7 @@ pub(super) fn sets() -> Vec<Set> {
     vec![
         set("bridges", &[Ifname], false),
         set("own", &[Ifname, Ifname], false),
+        set("isolated", &[Ifname, Ifname], false),
         set("internal", &[Ifname], false),
         set("open", &[Ifname], false),
         set("trusted", &[Ifname, Ifname], false),
@@ -78,6 +79,7 @@ pub(super) fn guard_sets() -> Vec<Set> {
         set("addresses4", &[Ifname, EtherAddr, Ipv4Addr]),
         set("addresses6", &[Ifname, EtherAddr, Ipv6Addr]),
         set("targets6", &[Ifname, SetType::Advertised]),
+        set("isolated", &[Ifname]),
     ]
 }
 
@@ -88,6 +90,7 @@ mod priority {
     pub(super) const DSTNAT: i32 = -100;
     pub(super) const AFTER_DSTNAT: i32 = -90;
     pub(super) const BEFORE_FILTER: i32 = -10;
+    pub(super) const AFTER_FILTER: i32 = 10;
     pub(super) const SRCNAT: i32 = 100;
     pub(super) const AFTER_SRCNAT: i32 = 110;
 }
@@ -134,6 +137,23 @@ pub(super) fn guard() -> Chain {
             rule([Carries(Ipv6), IsIcmpv6, Unspecified6(Source(V6))], Accept),
             rule([], Drop),
         ],
+    }
+}
+
+/// From one isolated port to another goes only what br_netfilter took through the rules for packets
+/// before, at priority 0: a published port, or an answer.
+pub(super) fn apart() -> Chain {
+    Chain {
+        name: "forward",
+        base: Some((Kind::Filter, Hook::Forward, priority::AFTER_FILTER)),
+        rules: vec![rule(
+            [
+                In(&[Iifname], "isolated"),
+                In(&[Oifname], "isolated"),
+                Unpassed,
+            ],
+            Verdict::Drop,
+        )],
     }
 }
 
@@ -287,6 +307,7 @@ pub(super) fn chains() -> Vec<Chain> {
                 rule([In(&[Oifname], "internal")], Drop),
                 rule([Established], Pass),
                 rule([In(&[Oifname], "bridges"), Dnatted], Pass),
+                rule([In(&[Iifname, Oifname], "isolated")], Drop),
                 rule([In(AT4, "pinholes4")], Pass),
                 rule([In(AT6, "pinholes6")], Pass),
                 rule([In(&[Iifname], "open"), In(&[Oifname], "open")], Pass),

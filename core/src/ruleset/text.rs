@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::Expression::{
     BegunByLoopback6, Carries, Dnatted, Established, Icmpv6Type, In, IsIcmpv6, Loopback4,
-    Loopback6, NotIn, Reply, ToThisHost, Unspecified4, Unspecified6,
+    Loopback6, NotIn, Reply, ToThisHost, Unpassed, Unspecified4, Unspecified6,
 };
 use super::Field::{
     Advertised, ArpSource, ArpSourceMac, Destination, DestinationPort, Iifname, L4Proto, Oifname,
@@ -94,6 +94,10 @@ impl fmt::Display for Expression {
             ToThisHost => f.write_str("fib daddr type local"),
             Established => f.write_str("ct state established,related"),
             Dnatted => f.write_str("ct status dnat"),
+            Unpassed => {
+                let bit = Ruleset::PASSED;
+                write!(f, "meta mark & {bit:#010x} != {bit:#010x}")
+            }
             Reply => f.write_str("ct direction reply"),
             BegunByLoopback6 => f.write_str("ct original ip6 saddr ::1"),
             Carries(carried) => write!(f, "ether type {carried}"),

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use mydocker_core::{
-    Address, ErrorKind, Family, Footprint, Forwarding, Hairpin, Instance, Isolated, Link, LinkName,
+    Address, ErrorKind, Family, Footprint, Forwarding, Hairpin, Instance, Link, LinkName,
     LinkSysctl, Master, Move, Object, OpError, OpResult, Route, Up,
 };
 
@@ -38,9 +38,8 @@ impl Kernel {
             }
             Object::Move(moved) => self.may_move(moved)?,
             Object::Master(master) => self.enslave(master)?,
-            Object::Hairpin(Hairpin { link }) | Object::Isolated(Isolated { link }) => {
-                self.must_be_port(*link)?;
-            }
+            Object::Isolated(isolated) => self.may_add_element(object, isolated.instance)?,
+            Object::Hairpin(Hairpin { link }) => self.must_be_port(*link)?,
             Object::LinkSysctl(sysctl) => self.overwrite(sysctl)?,
             Object::Address(address) => self.may_add_address(address)?,
             Object::Up(Up { link }) => self.must_have(link)?,

@@ -1,8 +1,7 @@
 //! What the model kernel answers to a removal, and what it lets go along.
 
 use mydocker_core::{
-    Address, Family, Footprint, Forwarding, Hairpin, Isolated, Link, LinkName, Move, Object,
-    OpResult, Up, standing_on,
+    Address, Family, Footprint, Forwarding, Link, LinkName, Move, Object, OpResult, Up, standing_on,
 };
 
 use super::{Kernel, refused};
@@ -10,14 +9,15 @@ use super::{Kernel, refused};
 impl Kernel {
     pub(super) fn del(&mut self, object: &Object) -> OpResult {
         match object {
-            Object::Ruleset(_) | Object::Hairpin(_) | Object::Isolated(_) => {
+            Object::Ruleset(_) | Object::Hairpin(_) => {
                 self.remove([object.clone()].into());
             }
             Object::Zone(_)
             | Object::Masquerade(_)
             | Object::Dnat(_)
             | Object::Pinhole(_)
-            | Object::Guard(_) => {
+            | Object::Guard(_)
+            | Object::Isolated(_) => {
                 // An element has no mark but the table that it is in: whose it is, a deletion by
                 // key can't tell, nor can the real kernel.
                 self.objects.retain(|other| !object.shares_key(other));
@@ -62,9 +62,7 @@ impl Kernel {
     pub(super) fn release_port(&mut self, link: LinkName) {
         self.objects.retain(|object| match object {
             Object::Master(master) => master.link != link,
-            Object::Hairpin(Hairpin { link: port }) | Object::Isolated(Isolated { link: port }) => {
-                *port != link
-            }
+            Object::Hairpin(hairpin) => hairpin.link != link,
             _ => true,
         });
     }

@@ -7,11 +7,11 @@
 //! |---|---|---|
 //! | Add, any | [`Missing`](ErrorKind::Missing): a base is not there, is foreign, or its namespace is gone | |
 //! | Add Ruleset | `Exists`: a table of that name, ours or not | Del takes its elements along |
-//! | Add Zone, Masquerade, Dnat, Pinhole, Guard | `Exists`: the key is there, with whatever data (`NLM_F_EXCL`) | Del goes by key |
+//! | Add Zone, Masquerade, Dnat, Pinhole, Guard, Isolated | `Exists`: the key is there, with whatever data (`NLM_F_EXCL`) | Del goes by key |
 //! | Add Bridge, Veth | `Exists`: the name, or the peer's, is there; `Os(EINVAL)`: it is `all` or `default` | |
 //! | Add Move | `Exists`: the name is taken over there | frees the peer's name in the host; Del brings it back |
 //! | Add Master | `Os(EXFULL)`: 1023 ports | a port of another bridge changes over, its port flags gone |
-//! | Add Hairpin, Isolated | `Missing`: the link is no port | set again: fine |
+//! | Add Hairpin | `Missing`: the link is no port | set again: fine |
 //! | Add LinkSysctl | | overwrites; `disable_ipv6` flushes IPv6; Del does nothing |
 //! | Add Address | `Exists`: it is on the link; `Denied`: IPv6 where it is disabled | |
 //! | Add Up, Forwarding | | set again: fine |

@@ -1,8 +1,8 @@
 //! The table of the module's documentation, row by row.
 
 use mydocker_core::{
-    Address, Bridge, Dnat, Hairpin, Instance, Isolated, LinkSysctl, Mac, Master, Move, Protocol,
-    Route, Up, Veth, Zone,
+    Address, Bridge, Dnat, Hairpin, Instance, LinkSysctl, Mac, Master, Move, Protocol, Route, Up,
+    Veth, Zone,
 };
 
 use super::*;
@@ -61,10 +61,6 @@ fn hairpin() -> Object {
     Object::Hairpin(Hairpin { link: name("mdv0") })
 }
 
-fn isolated() -> Object {
-    Object::Isolated(Isolated { link: name("mdv0") })
-}
-
 fn address(text: &str) -> Object {
     Object::Address(Address {
         link: eth0(),
@@ -114,6 +110,7 @@ fn zone(internal: bool) -> Object {
         instance: OURS,
         bridge: name("br0"),
         internal,
+        icc: true,
         open: false,
         gateway6: None,
         trusted: BTreeSet::new(),
@@ -145,7 +142,6 @@ fn wired() -> Kernel {
         moved(),
         master("br0"),
         hairpin(),
-        isolated(),
         address("10.0.0.2/24"),
         address("fd00::2/64"),
         up(),
@@ -258,7 +254,7 @@ fn a_port_forgets_how_it_behaved_when_it_leaves() {
         let mut kernel = wired();
         assert_eq!(kernel.apply(&[leave]), [Ok(())]);
         assert!(holds(&kernel, &veth()) && holds(&kernel, &moved()));
-        for flag in [master("br0"), hairpin(), isolated()] {
+        for flag in [master("br0"), hairpin()] {
             assert!(!holds(&kernel, &flag));
         }
     }

@@ -15,7 +15,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::testing::{
-    INSTANCE, guard, isolated, masquerade, nft_script, pinhole, publish, refused, run, zone, zone6,
+    INSTANCE, guard, isolated, isolated_port, masquerade, nft_script, pinhole, publish, refused,
+    run, zone, zone6,
 };
 use super::{Batch, BatchError, Condition, NftSocket, Seen};
 
@@ -100,6 +101,7 @@ fn one_of_each() -> Vec<Element> {
         publish(Some("127.0.0.1"), sctp, 8080, "10.0.0.2:9"),
         publish(None, tcp, 8080, "[fd00::2]:80"),
         publish(Some("2001:db8::1"), tcp, 8080, "[fd00::2]:80"),
+        isolated_port("mdv0"),
         pinhole(tcp, "10.0.0.2:80"),
         pinhole(udp, "[fd00::2]:53"),
         guard("mdv0", "02:6d:0a:00:00:02", &["10.0.0.2", "fd00::2"]),
@@ -538,6 +540,7 @@ fn any_object() -> impl Strategy<Value = Object> {
                 instance,
                 bridge,
                 internal,
+                icc: open,
                 open,
                 gateway6: open.then_some(std::net::Ipv6Addr::LOCALHOST),
                 trusted: [other].into(),

@@ -63,6 +63,10 @@ fn condition(code: Code, condition: &Expression) -> Code {
         Expression::ToThisHost => code.daddr_local(),
         Expression::Established => code.ct(NFT_CT_STATE, CT_STATE_ESTABLISHED | CT_STATE_RELATED),
         Expression::Dnatted => code.ct(NFT_CT_STATUS, IPS_DST_NAT),
+        Expression::Unpassed => code
+            .meta(NFT_META_MARK, 0)
+            .bitwise(Ruleset::PASSED, 0)
+            .compare(NFT_CMP_NEQ, &Ruleset::PASSED.to_ne_bytes()),
         Expression::Reply => code
             .expression("ct", |e| {
                 e.number(NFTA_CT_KEY, NFT_CT_DIRECTION)

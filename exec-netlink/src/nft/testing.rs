@@ -6,7 +6,9 @@ use std::panic::resume_unwind;
 use std::process::{Command, Stdio};
 use std::thread;
 
-use mydocker_core::{Dnat, Element, Guard, Instance, Masquerade, Object, Pinhole, Protocol, Zone};
+use mydocker_core::{
+    Dnat, Element, Guard, Instance, Isolated, Masquerade, Object, Pinhole, Protocol, Zone,
+};
 use nix::sched::{CloneFlags, unshare};
 
 /// Whose ruleset the tests make.
@@ -18,6 +20,7 @@ pub(super) fn zone6(bridge: &str, gateway6: &str) -> Vec<Element> {
         instance: INSTANCE,
         bridge: bridge.parse().unwrap(),
         internal: false,
+        icc: true,
         open: false,
         gateway6: Some(gateway6.parse().unwrap()),
         trusted: BTreeSet::new(),
@@ -30,6 +33,7 @@ pub(super) fn zone(bridge: &str, internal: bool, open: bool) -> Vec<Element> {
         instance: INSTANCE,
         bridge: bridge.parse().unwrap(),
         internal,
+        icc: true,
         open,
         gateway6: None,
         trusted: BTreeSet::from(["eth0".parse().unwrap()]),
@@ -64,6 +68,14 @@ pub(super) fn pinhole(protocol: Protocol, to: &str) -> Vec<Element> {
         to: to.parse().unwrap(),
     };
     Object::Pinhole(pinhole).elements()
+}
+
+pub(super) fn isolated_port(port: &str) -> Vec<Element> {
+    let isolated = Isolated {
+        instance: INSTANCE,
+        port: port.parse().unwrap(),
+    };
+    Object::Isolated(isolated).elements()
 }
 
 pub(super) fn guard(port: &str, mac: &str, addresses: &[&str]) -> Vec<Element> {
