@@ -8,11 +8,12 @@
     reason = "what helps a test is a test"
 )]
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
+use mydocker_exec_netlink::netns::run_in;
 use mydocker_tests::{Dual, Host, Question, Server, Site, Transport, icmpv6};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::Ipv6MulticastHops;
@@ -287,8 +288,29 @@ fn cve_2025_54410_repair_isolates_networks_again() {
     assert_open(other, &direct, "web");
     assert_open(other, &hosts_own, "host");
     assert_closed(other, &at(Site::HOST, PUBLISHED));
+    // What has just loaded its rules tracks connections.
+    host.sh("nft 'table inet reloaded { chain c { type filter hook forward priority 0; ct state new; }; }'");
+    let visitors = at(Site::WEB, LOCAL).map(|to| {
+        let bind = || UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" });
+        let visitor = run_in(other, bind).unwrap().unwrap();
+        visitor.connect(to).unwrap();
+        visitor
+            .set_read_timeout(Some(Duration::from_secs(1)))
+            .unwrap();
+        visitor
+    });
+    let is_heard = |visitor: &UdpSocket| {
+        visitor.send(b"?").unwrap();
+        visitor.recv(&mut [0; 128]).is_ok()
+    };
+    assert_eq!(visitors.each_ref().map(is_heard), [true; 2]);
     host.ok(REPAIR);
     assert_closed(other, &walls);
+    assert_eq!(
+        visitors.each_ref().map(is_heard),
+        [false; 2],
+        "who came in meanwhile"
+    );
     assert_open(other, &at(Site::HOST, PUBLISHED), "web");
 }
 

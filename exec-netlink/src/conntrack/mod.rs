@@ -3,7 +3,8 @@
 //! A connection is translated as its first packet was, whatever the ruleset says since. So what
 //! unpublishes a port or gives back an address ends the connections that it led to, and what
 //! publishes a UDP port ends those that a client's datagrams made while nobody did: a client that
-//! keeps sending would never reach the container.
+//! keeps sending would never reach the container. And a container whose walls somebody took down
+//! keeps no visitor that came meanwhile, for what is established passes them.
 //!
 //! A kernel that can't list its connections (no `nf_conntrack_netlink`) keeps them until they time
 //! out, and nothing fails for that.
@@ -64,7 +65,7 @@ pub(crate) fn flush<'a>(
 
 /// Whether an op leaves connections behind that are to end.
 pub(crate) fn leaves_some(op: &Op) -> bool {
-    !Stale::after(std::iter::once(op)).is_empty()
+    matches!(op, Op::Add(Object::Ruleset(_))) || !Stale::after(std::iter::once(op)).is_empty()
 }
 
 /// The connections that a run of ops leaves behind.
@@ -76,6 +77,8 @@ struct Stale {
     published: BTreeMap<(Family, u16), BTreeSet<Option<IpAddr>>>,
     /// Addresses that are nobody's any more.
     released: BTreeSet<IpAddr>,
+    /// Addresses that had no wall around them: they are guarded again together with everybody.
+    exposed: BTreeSet<IpAddr>,
 }
 
 /// What the connections of one walk through the kernel's table have in common.
@@ -128,11 +131,14 @@ impl Stale {
                 Op::Add(_) | Op::Del(_) => {}
             }
         }
+        let raised = |op| matches!(op, &Op::Add(Object::Ruleset(_)));
+        let walls_were_down = ops.clone().any(raised);
         // A repair makes a guard anew, and its container lives on.
         for op in ops {
             if let Op::Add(Object::Guard(guard)) = op {
                 for address in guard.routed() {
                     stale.released.remove(&address);
+                    stale.exposed.extend(walls_were_down.then_some(address));
                 }
             }
         }
@@ -140,7 +146,10 @@ impl Stale {
     }
 
     fn is_empty(&self) -> bool {
-        self.unpublished.is_empty() && self.published.is_empty() && self.released.is_empty()
+        self.unpublished.is_empty()
+            && self.published.is_empty()
+            && self.released.is_empty()
+            && self.exposed.is_empty()
     }
 
     /// The walks that come by all of them, through a table of `count` connections.
@@ -149,6 +158,8 @@ impl Stale {
         let mut all: BTreeSet<Pass> = released
             .flat_map(|address| [Pass::from(address), Pass::answered_by(address)])
             .collect();
+        let exposed = self.exposed.iter().copied();
+        all.extend(exposed.map(Pass::answered_by));
         let answering = self.unpublished.keys().map(|(_, _, to)| to.ip());
         all.extend(answering.map(Pass::answered_by));
         let ports = self.published.keys();
@@ -165,8 +176,20 @@ impl Stale {
     fn has(&self, connection: &Connection, is_local: impl FnMut(IpAddr) -> bool) -> bool {
         self.released.contains(&connection.source.ip())
             || self.released.contains(&connection.answers.ip())
+            || self.came_in(connection)
             || self.was_led(connection)
             || self.missed(connection, is_local)
+    }
+
+    /// Whether it was opened to an address that had no wall around it, past every published port. If
+    /// it may be, its next packet opens it anew.
+    fn came_in(&self, connection: &Connection) -> bool {
+        let Connection {
+            answers,
+            destination,
+            ..
+        } = connection;
+        answers == destination && self.exposed.contains(&answers.ip())
     }
 
     /// Whether it went through a binding that is no more.
@@ -320,6 +343,24 @@ mod tests {
             Tcp,
             ["[fd00::2]:1", "[fd00::9]:80", "[fd00::9]:80"]
         ));
+    }
+
+    #[test]
+    fn what_came_in_while_there_were_no_walls() {
+        use Protocol::Tcp;
+        let raised = Op::Add(Object::Ruleset(Instance::DEFAULT));
+        let again = [raised, Op::Add(guard(&["10.0.0.2"]))];
+        let (client, web) = ("192.0.2.9:1", "10.0.0.2:80");
+        assert!(ends(&again, Tcp, [client, web, web]));
+        assert!(
+            !ends(&again, Tcp, [client, "192.0.2.1:8080", web]),
+            "published"
+        );
+        assert!(
+            !ends(&again, Tcp, ["10.0.0.2:1", client, client]),
+            "its own"
+        );
+        assert!(!ends(&again[1..], Tcp, [client, web, web]), "they stood");
     }
 
     #[test]
