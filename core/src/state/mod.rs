@@ -1,6 +1,7 @@
 //! State: which objects we want, and why.
 
 mod attach;
+mod bindings;
 mod create;
 mod index;
 mod publish;
