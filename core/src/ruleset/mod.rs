@@ -13,6 +13,8 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Family, Instance};
 pub(crate) use element::Key;
 pub use element::{Element, Value, objects_of};
@@ -39,12 +41,30 @@ pub struct Table {
 }
 
 /// Which packets a table sees.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TableFamily {
+    /// `ip`: IPv4.
+    Ip,
+    /// `ip6`: IPv6.
+    Ip6,
     /// `inet`: IPv4 and IPv6 at the IP layer.
     Inet,
     /// `bridge`: frames, at the ports of a bridge.
     Bridge,
+}
+
+impl TableFamily {
+    /// Whether the table sees packets of that family as such.
+    #[must_use]
+    pub fn sees(self, family: Family) -> bool {
+        match self {
+            Self::Ip => family == Family::V4,
+            Self::Ip6 => family == Family::V6,
+            Self::Inet => true,
+            Self::Bridge => false,
+        }
+    }
 }
 
 /// A named set, or a map when it has data.
@@ -198,6 +218,8 @@ pub enum Expression {
     Reply,
     /// Who began the connection did so from ::1 (`ct original ip6 saddr ::1`).
     BegunByLoopback6,
+    /// Our forward chain let it through: [`Ruleset::PASSED`] is set in its mark.
+    Passed,
     /// The frame carries this. In a `bridge` table it stands before whatever reads the packet
     /// inside, or nft would put a condition of its own there.
     Carries(EtherType),
@@ -244,6 +266,9 @@ impl Ruleset {
     /// The chain that belongs to the administrator: empty when it is made, and never touched
     /// again. Every packet that is routed to or from a container passes it first.
     pub const ADMIN: &'static str = "admin";
+
+    /// The priority of our forward chain: whoever comes at or before it sees no such bit.
+    pub const FORWARD_PRIORITY: i32 = -10;
 
     /// The tables of `instance`.
     #[must_use]

@@ -89,7 +89,7 @@ mod priority {
     pub(super) const RAW: i32 = -300;
     pub(super) const DSTNAT: i32 = -100;
     pub(super) const AFTER_DSTNAT: i32 = -90;
-    pub(super) const BEFORE_FILTER: i32 = -10;
+    pub(super) const BEFORE_FILTER: i32 = super::super::Ruleset::FORWARD_PRIORITY;
     pub(super) const AFTER_FILTER: i32 = 10;
     pub(super) const SRCNAT: i32 = 100;
     pub(super) const AFTER_SRCNAT: i32 = 110;

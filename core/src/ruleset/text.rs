@@ -94,6 +94,10 @@ impl fmt::Display for Expression {
             ToThisHost => f.write_str("fib daddr type local"),
             Established => f.write_str("ct state established,related"),
             Dnatted => f.write_str("ct status dnat"),
+            Self::Passed => {
+                let bit = Ruleset::PASSED;
+                write!(f, "meta mark & {bit:#010x} == {bit:#010x}")
+            }
             Unpassed => {
                 let bit = Ruleset::PASSED;
                 write!(f, "meta mark & {bit:#010x} != {bit:#010x}")
@@ -187,6 +191,8 @@ impl fmt::Display for Field {
 impl fmt::Display for TableFamily {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Ip => "ip",
+            Self::Ip6 => "ip6",
             Self::Inet => "inet",
             Self::Bridge => "bridge",
         })

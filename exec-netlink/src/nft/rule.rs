@@ -63,14 +63,8 @@ fn condition(code: Code, condition: &Expression) -> Code {
         Expression::ToThisHost => code.daddr_local(),
         Expression::Established => code.ct(NFT_CT_STATE, CT_STATE_ESTABLISHED | CT_STATE_RELATED),
         Expression::Dnatted => code.ct(NFT_CT_STATUS, IPS_DST_NAT),
-        Expression::Unpassed => code
-            .meta(NFT_META_MARK, 0)
-            .bitwise(Ruleset::PASSED, 0)
-            .compare(NFT_CMP_NEQ, &Ruleset::PASSED.to_ne_bytes()),
-        Expression::Reply => code
-            .expression("ct", |e| {
-                e.number(NFTA_CT_KEY, NFT_CT_DIRECTION)
-                    .number(NFTA_CT_DREG, register(0));
+        Expression::Passed => code.mark_is(NFT_CMP_EQ, Ruleset::PASSED),
+        Expression::Unpassed => code.mark_is(NFT_CMP_NEQ, Ruleset::PASSED),
             })
             .compare(NFT_CMP_EQ, &[IP_CT_DIR_REPLY]),
         Expression::BegunByLoopback6 => code
@@ -202,7 +196,7 @@ impl Code {
     fn if_of(self, family: Family) -> Self {
         match self.table {
             TableFamily::Inet => self.in_family(family),
-            TableFamily::Bridge => self,
+            TableFamily::Ip | TableFamily::Ip6 | TableFamily::Bridge => self,
         }
     }
 
@@ -284,6 +278,13 @@ impl Code {
                 data.bytes(NFTA_DATA_VALUE, &xor.to_ne_bytes());
             });
         })
+    }
+
+    /// Go on if the packet's mark has all of these bits, or, if `op` says so, lacks one.
+    fn mark_is(self, op: u32, bits: u32) -> Self {
+        self.meta(NFT_META_MARK, 0)
+            .bitwise(bits, 0)
+            .compare(op, &bits.to_ne_bytes())
     }
 
     /// The packet's mark gets these bits.

@@ -54,6 +54,8 @@ pub(super) fn encode_chain(table: &Table, chain: &Chain, out: &mut Writer) {
 /// The number of a family in a message's header.
 pub(super) fn family_number(family: TableFamily) -> u8 {
     match family {
+        TableFamily::Ip => NFPROTO_IPV4,
+        TableFamily::Ip6 => NFPROTO_IPV6,
         TableFamily::Inet => NFPROTO_INET,
         TableFamily::Bridge => NFPROTO_BRIDGE,
     }
