@@ -41,7 +41,9 @@ pub use facts::Facts;
 pub use instance::Instance;
 pub use listener::{Listener, Process};
 pub use mac::{Mac, MacError};
-pub use name::{ContainerName, LinkName, NameError, Netns, NetworkName, Reason, check_name};
+pub use name::{
+    ContainerName, LinkName, NameError, Netns, NetworkName, NftName, Reason, check_name,
+};
 pub use network::{Driver, DriverError, GatewayMode, GatewayModeError, Network};
 pub use object::{
     Address, Base, Bridge, Dnat, Family, Footprint, Forwarding, Guard, Hairpin, Isolated, Link,

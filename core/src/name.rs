@@ -16,6 +16,8 @@ const NAME_BYTES_MAX: usize = 128;
 const LINK_NAME_BYTES_MAX: usize = 15;
 /// Longest path of a namespace file, bytes.
 const NETNS_BYTES_MAX: usize = 255;
+/// Longest name of a table or chain, bytes (`NFT_NAME_MAXLEN` - 1, linux/netfilter/nf_tables.h).
+const NFT_NAME_BYTES_MAX: usize = 255;
 
 /// Why a string is not the name it was meant to be.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -49,6 +51,11 @@ pub enum Reason {
         "it must be an absolute path of letters, digits, `_`, `.`, `-`, `+`, `:`, `@` and `/`, without `..`"
     )]
     Path,
+    /// Not a word that `nft` takes for a name.
+    #[error(
+        "it must start with a letter, `_` or `.`, followed by letters, digits, `_`, `.`, `/` or `-`"
+    )]
+    Nft,
 }
 
 impl NameError {
@@ -166,6 +173,29 @@ shared_str_name!(
         None => value.into(),
     }
 );
+
+shared_str_name!(
+    /// The name of an nf_tables table or chain as `nft` takes it without quotes:
+    /// `[a-zA-Z_.][a-zA-Z0-9_./-]*`, at most 255 bytes. Source: `string` in nft's src/scanner.l.
+    NftName,
+    check_nft
+);
+
+fn check_nft(value: &str) -> Result<(), NameError> {
+    let fail = |reason| Err(NameError::new("nf_tables name", value, reason));
+    let Some(first) = value.bytes().next() else {
+        return fail(Reason::Empty);
+    };
+    if value.len() > NFT_NAME_BYTES_MAX {
+        return fail(Reason::TooLong(NFT_NAME_BYTES_MAX));
+    }
+    let begins = first.is_ascii_alphabetic() || matches!(first, b'_' | b'.');
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'/' | b'-');
+    if !begins || !value.bytes().all(plain) {
+        return fail(Reason::Nft);
+    }
+    Ok(())
+}
 
 fn check_netns(value: &str) -> Result<(), NameError> {
     let fail = |reason| Err(NameError::new("namespace path", value, reason));
@@ -320,6 +350,17 @@ mod tests {
             "mdvfedcba98765"
         );
         assert_eq!(format!("{:?}", LinkName::LOOPBACK), "\"lo\"");
+    }
+
+    #[test]
+    fn names_of_chains_need_no_quotes() {
+        for good in ["FORWARD", "filter_FORWARD", "DOCKER-USER", ".a/b"] {
+            assert_eq!(good.parse::<NftName>().unwrap().as_str(), good);
+        }
+        for bad in ["", "-a", "1a", "a b", "a'b", "a;b", "a\n", "ä", "a$(b)"] {
+            assert!(bad.parse::<NftName>().is_err(), "{bad:?}");
+        }
+        assert!("x".repeat(256).parse::<NftName>().is_err());
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //! ordinary tests.
 
 use mydocker_core::{
-    ContainerName, Facts, Instance, LinkName, Mac, Netns, NetworkName, PortSpec, Request, State,
-    Transaction, drive,
+    ContainerName, Facts, Instance, LinkName, Mac, Netns, NetworkName, NftName, PortSpec, Request,
+    State, Transaction, drive,
 };
 use mydocker_exec_dryrun::Kernel;
 
@@ -28,6 +28,7 @@ pub fn names(data: &[u8]) {
     check::<ContainerName>(text);
     check::<LinkName>(text);
     check::<Netns>(text);
+    check::<NftName>(text);
     check::<Mac>(text);
     check::<PortSpec>(text);
     for spec in PortSpec::parse_list(text).into_iter().flatten().take(64) {

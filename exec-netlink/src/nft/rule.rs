@@ -65,6 +65,10 @@ fn condition(code: Code, condition: &Expression) -> Code {
         Expression::Dnatted => code.ct(NFT_CT_STATUS, IPS_DST_NAT),
         Expression::Passed => code.mark_is(NFT_CMP_EQ, Ruleset::PASSED),
         Expression::Unpassed => code.mark_is(NFT_CMP_NEQ, Ruleset::PASSED),
+        Expression::Reply => code
+            .expression("ct", |e| {
+                e.number(NFTA_CT_KEY, NFT_CT_DIRECTION)
+                    .number(NFTA_CT_DREG, register(0));
             })
             .compare(NFT_CMP_EQ, &[IP_CT_DIR_REPLY]),
         Expression::BegunByLoopback6 => code
