@@ -168,7 +168,8 @@ pub(crate) struct Create {
     /// An option: icc=false (containers don't reach each other), isolate=false (networks that
     /// have it see each other), spoof=allow (containers may send as somebody else), bridge=NAME,
     /// gateway-mode=nat|routed|isolated (also gateway-mode-ipv4, gateway-mode-ipv6),
-    /// trusted-interface=NAME,... (unpublished ports are reached from there)
+    /// trusted-interface=NAME,... (unpublished ports are reached from there),
+    /// foreign-forward=report (leave firewalls of others alone)
     #[arg(long, short, value_name = "K=V", value_parser = label)]
     pub(crate) opt: Vec<(String, String)>,
     #[command(flatten)]

@@ -13,6 +13,8 @@ use mydocker_core::{
 use mydocker_exec_netlink::NetlinkExecutor;
 use serde::{Deserialize, Serialize};
 
+use crate::failure::warn;
+
 /// How a container joins a network: what its record keeps, until there is a namespace.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Joining {
@@ -57,6 +59,7 @@ impl Network for Attachments {
             let network = joining.network.clone();
             match self.0.apply(&joining.request(name.clone(), netns.clone())) {
                 Ok(done) => {
+                    done.plan.warnings.iter().for_each(warn);
                     if let Change::EndpointAdded(endpoint) = done.plan.change {
                         endpoints.push(endpoint);
                     }

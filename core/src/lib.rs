@@ -24,6 +24,7 @@ mod name;
 mod network;
 mod object;
 mod op;
+mod passage;
 mod plan;
 mod pool;
 mod rejection;
@@ -33,11 +34,12 @@ mod snapshot;
 mod state;
 mod subnet;
 mod transaction;
+mod warning;
 
 pub use binding::{PortBinding, PortSpec, PortSpecError, Protocol};
 pub use drive::{Executor, Recorder, drive};
 pub use endpoint::{Endpoint, EndpointId};
-pub use facts::Facts;
+pub use facts::{Facts, ForwardChain};
 pub use instance::Instance;
 pub use listener::{Listener, Process};
 pub use mac::{Mac, MacError};
@@ -50,6 +52,7 @@ pub use object::{
     LinkSysctl, Masquerade, Master, Move, Ns, Object, Pinhole, Route, Up, Veth, Zone,
 };
 pub use op::{ErrorKind, Op, OpError, OpResult};
+pub use passage::{ForeignChain, ForeignForward, ForeignForwardError, Passage};
 pub use plan::{Change, OnFailure, Plan, diff, standing_on};
 pub use pool::{Pool, PoolError};
 pub use rejection::{Holder, Rejection};
@@ -62,3 +65,4 @@ pub use snapshot::{Damage, NetworkRecord, Snapshot};
 pub use state::State;
 pub use subnet::{Subnet, SubnetError};
 pub use transaction::{Entry, Failure, Outcome, Step, Transaction};
+pub use warning::Warning;

@@ -10,8 +10,8 @@ use core::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Address, Bridge, Family, Footprint, Instance, Link, LinkName, LinkSysctl, Mac, Masquerade,
-    NetworkName, Object, Subnet, Up, Zone, request::StaticRoute,
+    Address, Bridge, Family, Footprint, ForeignForward, Instance, Link, LinkName, LinkSysctl, Mac,
+    Masquerade, NetworkName, Object, Subnet, Up, Zone, request::StaticRoute,
 };
 
 /// What makes a network.
@@ -109,6 +109,9 @@ pub struct Network {
     /// Interfaces of the host from which its unpublished ports are reached, too.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub trusted: BTreeSet<LinkName>,
+    /// What to do about firewalls of others that would drop its packets.
+    #[serde(default, skip_serializing_if = "ForeignForward::is_default")]
+    pub foreign_forward: ForeignForward,
     /// Routes that every container of it gets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<StaticRoute>,

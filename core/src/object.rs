@@ -7,7 +7,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{Element, Instance, LinkName, Mac, Netns, PortBinding, Protocol};
+use crate::{Element, Instance, LinkName, Mac, Netns, Passage, PortBinding, Protocol};
 
 /// Address family.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
@@ -86,6 +86,8 @@ pub enum Object {
     Guard(Guard),
     /// A port of a bridge that can't reach other isolated ports.
     Isolated(Isolated),
+    /// The way through a foreign chain that drops what is forwarded.
+    Passage(Passage),
     /// A bridge.
     Bridge(Bridge),
     /// A cable, both ends in the host.
@@ -381,6 +383,7 @@ impl Object {
             | Self::Dnat(_)
             | Self::Pinhole(_)
             | Self::Guard(_)
+            | Self::Passage(_)
             | Self::Hairpin(_)
             | Self::Isolated(_)
             | Self::LinkSysctl(_)
@@ -396,9 +399,12 @@ impl Object {
     pub fn needs(&self) -> impl Iterator<Item = Base> {
         let host = |name| Some(Base::Link(Link::host(name)));
         let (first, second) = match self {
-            Self::Ruleset(_) | Self::Bridge(_) | Self::Veth(_) | Self::Forwarding(_) => {
-                (None, None)
-            }
+            // A passage outlives our tables: somebody else's are what it stands on.
+            Self::Ruleset(_)
+            | Self::Passage(_)
+            | Self::Bridge(_)
+            | Self::Veth(_)
+            | Self::Forwarding(_) => (None, None),
             Self::Zone(zone) => (Some(Base::Ruleset(zone.instance)), None),
             Self::Masquerade(masquerade) => (Some(Base::Ruleset(masquerade.instance)), None),
             Self::Dnat(dnat) => (Some(Base::Ruleset(dnat.instance)), None),
@@ -416,9 +422,12 @@ impl Object {
         first.into_iter().chain(second)
     }
 
-    /// Whose ruleset it is, or is part of.
+    /// Whose firewall it is part of, if it is.
     #[must_use]
-    pub fn ruleset(&self) -> Option<Instance> {
+    pub fn firewall(&self) -> Option<Instance> {
+        if let Self::Passage(passage) = self {
+            return Some(passage.instance);
+        }
         self.gives()
             .chain(self.needs())
             .find_map(|base| match base {
@@ -437,7 +446,7 @@ impl Object {
     /// Whether the two have an element of one key in one set, whatever a map has for it.
     #[must_use]
     pub fn shares_key(&self, other: &Self) -> bool {
-        if self.ruleset() != other.ruleset() {
+        if self.firewall() != other.firewall() {
             return false;
         }
         let (ours, theirs) = (self.elements(), other.elements());
@@ -458,6 +467,7 @@ impl Object {
             | Self::Dnat(_)
             | Self::Pinhole(_)
             | Self::Guard(_)
+            | Self::Passage(_)
             | Self::Bridge(_)
             | Self::Veth(_)
             | Self::Move(_)
@@ -485,6 +495,7 @@ impl Object {
             | Self::Dnat(_)
             | Self::Pinhole(_)
             | Self::Guard(_)
+            | Self::Passage(_)
             | Self::Bridge(_)
             | Self::Veth(_)
             | Self::Master(_)

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::flush::Flush;
 use crate::{
-    Dnat, Element, Family, Guard, Instance, Isolated, Link, Masquerade, Netns, Ns, Object, Pinhole,
-    Route, Ruleset, Zone, ruleset,
+    Dnat, Element, Family, Guard, Instance, Isolated, Link, Masquerade, Netns, Ns, Object, Passage,
+    Pinhole, Route, Ruleset, Zone, ruleset,
 };
 
 /// Puts an object into the kernel or takes it out: the kernel's own grammar (NEWLINK, DELLINK).
@@ -84,6 +84,7 @@ impl Op {
             Object::Dnat(_) => ("AddDnat", "DeleteDnat"),
             Object::Pinhole(_) => ("AddPinhole", "DeletePinhole"),
             Object::Guard(_) => ("AddGuard", "DeleteGuard"),
+            Object::Passage(_) => ("AddPassage", "DeletePassage"),
             Object::Bridge(_) => ("CreateBridge", "DeleteBridge"),
             Object::Veth(_) => ("AddVeth", "DeleteVeth"),
             Object::Move(_) => ("MoveToNs", "MoveToHost"),
@@ -120,6 +121,7 @@ impl fmt::Display for Target<'_> {
             Object::Dnat(dnat) => write!(f, "{}", Key(dnat)),
             Object::Pinhole(Pinhole { protocol, to, .. }) => write!(f, "{to}/{protocol}"),
             Object::Guard(guard) => write!(f, "{}", guard.port),
+            Object::Passage(passage) => write!(f, "{}", passage.chain),
             Object::Bridge(bridge) => write!(f, "{}", bridge.name),
             Object::Veth(veth) => write!(f, "{}", veth.name),
             Object::Move(moved) => write!(f, "{}", moved.to),
@@ -181,6 +183,10 @@ fn fmt_add(object: &Object, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             let table = instance.table();
             write!(f, "add element {family} {table} {set} {{ {element} }}")
         }),
+        Object::Passage(passage) => {
+            let (chain, rule, comment) = (&passage.chain, Passage::rule(), passage.comment());
+            write!(f, "nft 'insert rule {chain} {rule} comment \"{comment}\"'")
+        }
         // `ip` takes no group for a device that is yet to be made, as netlink does.
         Object::Bridge(bridge) => {
             let (name, mac, mtu) = (bridge.name, bridge.mac, bridge.mtu_bytes);
@@ -269,6 +275,7 @@ fn fmt_del(object: &Object, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             let table = instance.table();
             write!(f, "delete element {family} {table} {set} {{ {key} }}")
         }),
+        Object::Passage(passage) => fmt_del_passage(passage, f),
         Object::Bridge(bridge) => write!(f, "ip link del dev {}", bridge.name),
         Object::Veth(veth) => write!(f, "ip link del dev {}", veth.name),
         Object::Move(moved) => {
@@ -308,6 +315,17 @@ fn fmt_elements(
         each(element, f)?;
     }
     f.write_str("'")
+}
+
+/// A rule is deleted by the number that the kernel gave it.
+fn fmt_del_passage(passage: &Passage, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let (chain, comment) = (&passage.chain, passage.comment());
+    write!(f, "nft -a list chain {chain} | ")?;
+    write!(
+        f,
+        "sed -n 's/.* accept comment \"{comment}\" # handle /handle /p' | "
+    )?;
+    write!(f, "xargs -r -L 1 nft delete rule {chain}")
 }
 
 fn fmt_route(verb: &str, route: &Route, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Address, Base, Endpoint, EndpointId, Footprint, Link, Network, NetworkName, Object, Op,
-    PortBinding, Route,
+    PortBinding, Route, Warning,
 };
 
 /// A change to the state and the ops that make the kernel follow.
@@ -19,6 +19,9 @@ pub struct Plan {
     pub on_failure: OnFailure,
     /// What to do, in order.
     pub ops: Vec<Op>,
+    /// What stands in the way of containers and stays there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
 }
 
 /// What a plan does to the state.

@@ -9,8 +9,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ContainerName, Driver, EndpointId, Family, GatewayMode, LinkName, Mac, Netns, NetworkName,
-    PortSpec,
+    ContainerName, Driver, EndpointId, Family, ForeignForward, GatewayMode, LinkName, Mac, Netns,
+    NetworkName, PortSpec,
 };
 
 /// What somebody wants.
@@ -90,6 +90,9 @@ pub struct NetworkSpec {
     /// there.
     #[serde(default)]
     pub trusted: BTreeSet<LinkName>,
+    /// What to do about firewalls of others that would drop its packets.
+    #[serde(default)]
+    pub foreign_forward: ForeignForward,
     /// The bridge's name, if it is to have one of its own.
     #[serde(default)]
     pub bridge: Option<LinkName>,
@@ -120,6 +123,7 @@ impl NetworkSpec {
             isolate: true,
             spoof: false,
             trusted: BTreeSet::new(),
+            foreign_forward: ForeignForward::Accept,
             bridge: None,
             routes: Vec::new(),
             labels: BTreeMap::new(),

@@ -1,11 +1,14 @@
 //! Snapshot: a state at rest, and what is wrong with one that contradicts itself.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Endpoint, EndpointId, Footprint, Instance, Mac, Network, NetworkName, Plan};
+use crate::{
+    Endpoint, EndpointId, Footprint, ForeignChain, Instance, Mac, Network, NetworkName, Plan,
+};
 
 /// Everything of a [`State`](crate::State) that can't be derived.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
@@ -16,6 +19,9 @@ pub struct Snapshot {
     pub networks: Vec<NetworkRecord>,
     /// Endpoints.
     pub endpoints: Vec<Endpoint>,
+    /// Foreign chains that have a passage of ours.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub passages: BTreeSet<ForeignChain>,
     /// What an undo could not remove.
     pub debris: Footprint,
     /// Begun and not ended.

@@ -11,4 +11,4 @@ mod rendering;
 pub use faulty::{Crashed, Fault, Faulty, until_crash};
 pub use kernel::Kernel;
 pub use recorder::Recorder;
-pub use rendering::{Rendering, render};
+pub use rendering::{Rendering, render, render_warnings};

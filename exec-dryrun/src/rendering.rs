@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use mydocker_core::{Object, Op};
+use mydocker_core::{Object, Op, Warning};
 use serde::Serialize;
 
 /// What a plan can be printed as.
@@ -55,6 +55,28 @@ pub fn render(ops: &[Op], rendering: Rendering) -> String {
         }
         Rendering::Script => script(ops),
     }
+}
+
+/// A warning, as a line of JSON.
+#[derive(Serialize)]
+struct Told<'a> {
+    warning: &'a Warning,
+    text: String,
+}
+
+/// What a plan can't do, to stand behind its ops. A table has nothing of it: people are told on
+/// standard error.
+#[must_use]
+pub fn render_warnings(warnings: &[Warning], rendering: Rendering) -> String {
+    let line = |warning: &Warning| match rendering {
+        Rendering::Table => String::new(),
+        Rendering::JsonLines => json(&Told {
+            warning,
+            text: warning.to_string(),
+        }),
+        Rendering::Script => format!("\n# warning: {warning}\n"),
+    };
+    warnings.iter().map(line).collect()
 }
 
 /// A line of JSON. Everything that goes in is text and numbers, under keys that are text.

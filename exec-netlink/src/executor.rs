@@ -26,7 +26,7 @@ use crate::{conntrack, errno, facts, listeners, netns, observe};
 ///
 /// | ops | datagrams |
 /// |---|---|
-/// | ruleset, zones, masquerading, published ports | one nf_tables batch, all or nothing; then the connections that it leaves behind are looked for and ended |
+/// | ruleset, zones, masquerading, published ports, passages | one nf_tables batch, all or nothing; then the connections that it leaves behind are looked for and ended |
 /// | a cable with its far end in the container, and all look-ups for what follows | one |
 /// | its bridge, hairpin mode, isolation | one |
 /// | the container's settings, addresses, links up, routes | one visit, one datagram |
@@ -49,7 +49,7 @@ enum Place<'a> {
 impl<'a> Place<'a> {
     fn of(op: &'a Op) -> Self {
         match op {
-            Op::Add(object) | Op::Del(object) if object.ruleset().is_some() => Self::Firewall,
+            Op::Add(object) | Op::Del(object) if object.firewall().is_some() => Self::Firewall,
             // A link is sent from where it is.
             Op::Add(Object::Move(_)) => Self::In(&Ns::Host),
             Op::Add(object) | Op::Del(object) => Self::In(object.ns()),
@@ -179,13 +179,18 @@ impl Executor for NetlinkExecutor {
     fn observe(&mut self, wanted: &Footprint) -> Result<Footprint, OpError> {
         self.firewall.open(&self.home)?;
         let mut all = firewall::observe(&mut self.firewall, self.instance)?;
+        let foreign = firewall::foreign(&mut self.firewall, &self.home)?;
+        all.extend(firewall::passages(foreign, self.instance));
         let links = observe::links(&mut self.socket, &self.home, self.instance, wanted)?;
         all.extend(links);
         Ok(all)
     }
 
     fn facts(&mut self) -> Result<Facts, OpError> {
-        facts::gather(&mut self.socket, &self.home)
+        let foreign = firewall::foreign(&mut self.firewall, &self.home)?;
+        let mut facts = facts::gather(&mut self.socket, &self.home)?;
+        facts.forward_chains = foreign.chains;
+        Ok(facts)
     }
 
     fn listeners(&mut self, wanted: &[PortBinding]) -> Result<Vec<Listener>, OpError> {

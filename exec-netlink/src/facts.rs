@@ -37,5 +37,7 @@ pub(crate) fn gather(socket: &mut RouteSocket, home: &Home) -> Result<Facts, OpE
         mtu_bytes,
         gone: BTreeSet::new(),
         listeners: Vec::new(),
+        forward_chains: Vec::new(),
+        legacy_drops: BTreeSet::new(),
     })
 }

@@ -3,13 +3,13 @@
 use std::io;
 
 use mydocker_core::{
-    Element, ErrorKind, Footprint, Instance, Object, Op, OpError, OpResult, Ruleset, Table,
-    objects_of,
+    Element, ErrorKind, Footprint, Instance, Object, Op, OpError, OpResult, Passage, Ruleset,
+    Table, objects_of,
 };
 
 use crate::errno;
 use crate::home::Home;
-use crate::nft::{Batch, BatchError, Condition, NftSocket, Seen};
+use crate::nft::{Batch, BatchError, Condition, Foreign, NftSocket, Seen};
 
 /// The host's socket to nf_tables, opened when it is first needed: attaching a container that
 /// publishes nothing to a network without guards needs none.
@@ -39,12 +39,12 @@ impl Firewall {
 /// lands as a whole or not at all; if it does not, they are tried one at a time, so that each has
 /// an answer of its own.
 pub(crate) fn apply(firewall: &mut Firewall, ops: &[Op]) -> Vec<OpResult> {
-    let Some(instance) = ops.first().and_then(|op| op.object().ruleset()) else {
+    let Some(instance) = ops.first().and_then(|op| op.object().firewall()) else {
         return Vec::new();
     };
     let run = ops
         .iter()
-        .take_while(|op| op.object().ruleset() == Some(instance))
+        .take_while(|op| op.object().firewall() == Some(instance))
         .count();
     let ops = &ops[..run];
     match all_at_once(firewall, instance, ops) {
@@ -81,7 +81,7 @@ fn one_by_one(firewall: &mut Firewall, instance: Instance, ops: &[Op]) -> Vec<Op
 
 /// Element by element, for one that is absent keeps a batch from deleting the others.
 fn remove(firewall: &mut Firewall, instance: Instance, object: &Object) -> Result<(), OpError> {
-    if matches!(object, Object::Ruleset(_)) {
+    if matches!(object, Object::Ruleset(_) | Object::Passage(_)) {
         let op = Op::Del(object.clone());
         return errno::gone_is_fine(all_at_once(firewall, instance, &[op]));
     }
@@ -121,6 +121,17 @@ fn write(
                 }
             }
         }
+        Op::Add(Object::Passage(passage)) => {
+            // One is enough, also where an earlier life of ours left it.
+            if handles(socket, passage)?.is_empty() {
+                batch.insert_passage(passage);
+            }
+        }
+        Op::Del(Object::Passage(passage)) => {
+            for handle in handles(socket, passage)? {
+                batch.delete_rule(&passage.chain, handle);
+            }
+        }
         Op::Add(object) => object
             .elements()
             .iter()
@@ -131,6 +142,13 @@ fn write(
             .for_each(|element| batch.delete(element)),
     }
     Ok(())
+}
+
+/// The numbers of the rules that are this passage. The kernel chose them, so that it takes a dump of
+/// one chain to know them: when a network comes or goes, never when a container does.
+fn handles(socket: &mut NftSocket, passage: &Passage) -> Result<Vec<u64>, OpError> {
+    let found = socket.passage_handles(passage);
+    found.map_err(|error| errno::of_io("nf_tables", &error))
 }
 
 fn commit(socket: &mut NftSocket, batch: &Batch) -> Result<(), OpError> {
@@ -161,4 +179,33 @@ pub(crate) fn observe(firewall: &mut Firewall, instance: Instance) -> Result<Foo
     Ok(ours
         .and_then(|elements| objects_of(instance, elements))
         .unwrap_or_default())
+}
+
+/// What others have on the forward hook. Nothing where nobody lets us look, or there are no
+/// nf_tables to look at: then a network can't come up, and planning one is no reason to fail.
+pub(crate) fn foreign(firewall: &mut Firewall, home: &Home) -> Result<Foreign, OpError> {
+    let seen = firewall.open(home).and_then(|()| {
+        let seen = firewall.socket()?.foreign_forward_chains();
+        seen.map_err(|error| errno::of_io("nf_tables", &error))
+    });
+    match seen {
+        Err(error) if matches!(error.kind, ErrorKind::Denied | ErrorKind::Unsupported) => {
+            Ok(Foreign::default())
+        }
+        seen => seen,
+    }
+}
+
+/// The passages of an instance. One that somebody edited is not among them, and will never be
+/// removed: it is theirs.
+pub(crate) fn passages(foreign: Foreign, instance: Instance) -> impl Iterator<Item = Object> {
+    let passages = foreign
+        .passed
+        .into_iter()
+        .filter_map(move |(chain, comment)| {
+            let chain = chain.named()?;
+            let passage = Passage { instance, chain };
+            (passage.comment() == comment).then_some(passage)
+        });
+    passages.map(Object::Passage)
 }

@@ -9,9 +9,9 @@ use std::fmt::Debug;
 use std::str::FromStr;
 
 use mydocker_core::{
-    AttachSpec, EndpointId, Entry, Executor, Facts, Family, Footprint, Instance, LinkName, Netns,
-    NetworkSpec, Object, Outcome, Plan, Recorder, Rejection, Request, State, Transaction, Up,
-    drive,
+    AttachSpec, EndpointId, Entry, Executor, Facts, Family, Footprint, ForwardChain, Instance,
+    LinkName, Netns, NetworkSpec, Object, Outcome, Plan, Recorder, Rejection, Request, State,
+    TableFamily, Transaction, Up, drive,
 };
 use mydocker_exec_dryrun::{Crashed, Kernel};
 
@@ -100,6 +100,42 @@ impl World {
     pub fn on(kernel: Kernel) -> Self {
         let journal = Journal::default();
         Self { journal, kernel }
+    }
+
+    /// A mydocker on a host with firewalls of others: some that drop what is forwarded, for either
+    /// family and for both, one that does not, and those that no rule of ours can help.
+    #[must_use]
+    pub fn beside_firewalls() -> Self {
+        let chain = |family, table: &str, drops| ForwardChain {
+            family,
+            table: table.to_owned(),
+            chain: "FORWARD".to_owned(),
+            priority: 0,
+            drops,
+            owned: false,
+        };
+        let early = ForwardChain {
+            priority: -150,
+            ..chain(TableFamily::Inet, "early", true)
+        };
+        let owned = ForwardChain {
+            owned: true,
+            ..chain(TableFamily::Inet, "owned", true)
+        };
+        let facts = Facts {
+            forward_chains: vec![
+                chain(TableFamily::Ip, "filter", true),
+                chain(TableFamily::Ip6, "filter", true),
+                chain(TableFamily::Inet, "firewalld", true),
+                chain(TableFamily::Inet, "counting", false),
+                chain(TableFamily::Inet, "not a name", true),
+                early,
+                owned,
+            ],
+            legacy_drops: [Family::V4].into(),
+            ..Facts::default()
+        };
+        Self::on(Kernel::new().any_namespace().with_facts(facts))
     }
 
     /// The same after `requests`, all of which must succeed.

@@ -731,6 +731,7 @@ fn an_impossible_change_is_damage() {
             change: Change::EndpointChanged(changed.clone()),
             on_failure: OnFailure::Undo,
             ops: Vec::new(),
+            warnings: Vec::new(),
         };
         state.absorb(&Entry::Begin(plan)).unwrap();
         let pending = state.clone();

@@ -13,7 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mydocker_core::{
-    Executor, Footprint, Instance, Netns, Ns, Object, Outcome, Plan, Transaction, drive,
+    Executor, Footprint, ForwardChain, Instance, Netns, Ns, Object, Outcome, Plan, Transaction,
+    drive,
 };
 use mydocker_exec_dryrun::{Rendering, render};
 use mydocker_exec_netlink::{NetlinkExecutor, netns};
@@ -23,13 +24,12 @@ use nix::sched::{CloneFlags, unshare};
 
 /// A scenario as plans, and what becomes of the containers between them.
 enum Act {
-    Apply(Plan),
+    Apply(Box<Plan>),
     Kill(Netns),
 }
 
 /// What the model makes of a scenario, and all that it ever wants.
-fn acts(name: &str) -> (Vec<Act>, Footprint) {
-    let scenario = Scenario::read(name);
+fn acts(scenario: &Scenario) -> (Vec<Act>, Footprint) {
     let mut world = scenario.world();
     let (mut acts, mut wanted) = (Vec::new(), Footprint::new());
     for (_, step) in scenario.steps() {
@@ -44,7 +44,7 @@ fn acts(name: &str) -> (Vec<Act>, Footprint) {
                 };
                 assert_eq!(world.carry_out(plan.clone()), Outcome::Committed);
                 wanted.extend(world.state().footprint());
-                acts.push(Act::Apply(plan));
+                acts.push(Act::Apply(Box::new(plan)));
             }
         }
     }
@@ -52,8 +52,12 @@ fn acts(name: &str) -> (Vec<Act>, Footprint) {
 }
 
 /// Runs `play` as a host of its own: network and mounts, with a private /run/netns that holds
-/// the sandboxes of `wanted`.
-fn on_a_host<T: Send>(wanted: &Footprint, play: impl FnOnce() -> T + Send) -> T {
+/// the sandboxes of `wanted`, and firewalls of others.
+fn on_a_host<T: Send>(
+    wanted: &Footprint,
+    firewalls: &[ForwardChain],
+    play: impl FnOnce() -> T + Send,
+) -> T {
     let host = || {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
         let none: Option<&str> = None;
@@ -68,6 +72,7 @@ fn on_a_host<T: Send>(wanted: &Footprint, play: impl FnOnce() -> T + Send) -> T 
         )
         .unwrap();
         sh("ip link set lo up");
+        firewalls.iter().for_each(raise);
         let sandboxes: BTreeSet<&Ns> = wanted.iter().map(Object::ns).collect();
         for ns in sandboxes {
             if let Ns::Sandbox(netns) = ns {
@@ -77,6 +82,23 @@ fn on_a_host<T: Send>(wanted: &Footprint, play: impl FnOnce() -> T + Send) -> T 
         play()
     };
     thread::scope(|scope| scope.spawn(host).join().unwrap())
+}
+
+/// A firewall as a scenario has it. That a process owns one makes no difference to a plan that
+/// leaves it alone, and such a name as a script can't write is netlink's to make.
+fn raise(found: &ForwardChain) {
+    if found.named().is_none() {
+        return;
+    }
+    let (table, policy) = (
+        format!("{} {}", found.family, found.table),
+        if found.drops { "drop" } else { "accept" },
+    );
+    let base = format!("type filter hook forward priority {}", found.priority);
+    sh(&format!(
+        "nft 'table {table}; chain {table} {} {{ {base}; policy {policy}; }}'",
+        found.chain
+    ));
 }
 
 fn sh(script: &str) {
@@ -99,15 +121,15 @@ fn settled(executor: &mut NetlinkExecutor, wanted: &Footprint) -> Footprint {
     }
 }
 
-fn by_netlink(acts: &[Act], wanted: &Footprint) -> Vec<Footprint> {
-    on_a_host(wanted, || {
+fn by_netlink(acts: &[Act], wanted: &Footprint, firewalls: &[ForwardChain]) -> Vec<Footprint> {
+    on_a_host(wanted, firewalls, || {
         let mut executor = NetlinkExecutor::open(Instance::DEFAULT).unwrap();
         let mut journal = Journal::default();
         let mut shown = Vec::new();
         for act in acts {
             match act {
                 Act::Apply(plan) => {
-                    let mut transaction = Transaction::begin(plan.clone());
+                    let mut transaction = Transaction::begin(Plan::clone(plan));
                     let outcome = drive(&mut transaction, &mut executor, &mut journal).unwrap();
                     assert_eq!(outcome, Outcome::Committed);
                 }
@@ -119,8 +141,8 @@ fn by_netlink(acts: &[Act], wanted: &Footprint) -> Vec<Footprint> {
     })
 }
 
-fn by_script(acts: &[Act], wanted: &Footprint) -> Vec<Footprint> {
-    on_a_host(wanted, || {
+fn by_script(acts: &[Act], wanted: &Footprint, firewalls: &[ForwardChain]) -> Vec<Footprint> {
+    on_a_host(wanted, firewalls, || {
         let mut executor = NetlinkExecutor::open(Instance::DEFAULT).unwrap();
         let mut shown = Vec::new();
         for act in acts {
@@ -145,8 +167,11 @@ fn a_script_and_netlink_leave_the_same_kernel() {
         if name == "dead-container" {
             continue;
         }
-        let (acts, wanted) = acts(&name);
-        let (one, other) = (by_netlink(&acts, &wanted), by_script(&acts, &wanted));
+        let scenario = Scenario::read(&name);
+        let (acts, wanted) = acts(&scenario);
+        let firewalls = &scenario.facts.forward_chains;
+        let one = by_netlink(&acts, &wanted, firewalls);
+        let other = by_script(&acts, &wanted, firewalls);
         for (step, (netlink, script)) in one.iter().zip(&other).enumerate() {
             let only_netlink: Vec<_> = netlink.difference(script).collect();
             let only_script: Vec<_> = script.difference(netlink).collect();

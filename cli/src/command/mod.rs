@@ -4,12 +4,13 @@ mod container;
 mod network;
 mod port;
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use mydocker::engine::{Engine, View};
 use mydocker::store::Roots;
 use mydocker_core::{Plan, Request};
-use mydocker_exec_dryrun::{Rendering, render};
+use mydocker_exec_dryrun::{Rendering, render, render_warnings};
 
 use crate::args::{self, Cli, Command, PlanFormat};
 use crate::backend::Backend;
@@ -54,6 +55,7 @@ impl App {
         let mut engine = self.engine()?;
         let done = engine.apply(request)?;
         Self::finish(engine)?;
+        done.plan.warnings.iter().for_each(warn);
         Ok(done.plan)
     }
 
@@ -77,10 +79,18 @@ impl App {
             PlanFormat::Script => Rendering::Script,
         };
         let ops: Vec<_> = plans.iter().flat_map(|plan| plan.ops.clone()).collect();
+        // Once each, also where one network after the other has the same in its way.
+        let warnings: BTreeSet<_> = plans
+            .iter()
+            .flat_map(|plan| plan.warnings.clone())
+            .collect();
+        let warnings = Vec::from_iter(warnings);
+        warnings.iter().for_each(warn);
         if ops.is_empty() && format == PlanFormat::Table {
             return Ok(report::line("nothing to do")?);
         }
-        Ok(report::text(&render(&ops, rendering))?)
+        report::text(&render(&ops, rendering))?;
+        Ok(report::text(&render_warnings(&warnings, rendering))?)
     }
 
     /// The state as it is now; says which definitions could not be read.

@@ -11,7 +11,7 @@ use crate::args::{
     Connect, Create, Disconnect, EndpointArgs, Format, Inspect, List, NetworkCommand,
     RemoveNetworks, Repair,
 };
-use crate::failure::Failure;
+use crate::failure::{Failure, warn};
 use crate::report::{self, NetworkView};
 
 pub(super) fn run(app: &App, command: NetworkCommand) -> Result<(), Failure> {
@@ -73,6 +73,7 @@ fn spec_of(create: Create) -> Result<NetworkSpec, Failure> {
                     }
                 }
             }
+            "foreign-forward" => spec.foreign_forward = value.parse().map_err(usage)?,
             "gateway-mode" => {
                 let mode = value.parse().map_err(usage)?;
                 spec.gateway_modes = [(Family::V4, mode), (Family::V6, mode)].into();
@@ -97,8 +98,8 @@ fn spec_of(create: Create) -> Result<NetworkSpec, Failure> {
                 spec.mtu_bytes = Some(bytes.map_err(number)?);
             }
             _ => {
-                let known = "there are bridge, gateway-mode, gateway-mode-ipv4, gateway-mode-ipv6, \
-                             icc, isolate, mtu, spoof and trusted-interface";
+                let known = "there are bridge, foreign-forward, gateway-mode, gateway-mode-ipv4, \
+                             gateway-mode-ipv6, icc, isolate, mtu, spoof and trusted-interface";
                 return Err(usage(format!(
                     "`{key}` is no option of a bridge network: {known}"
                 )));
@@ -245,6 +246,7 @@ fn repair(app: &App, repair: &Repair) -> Result<(), Failure> {
     let mut engine = app.engine()?;
     let done = engine.repair()?;
     App::finish(engine)?;
+    done.plan.warnings.iter().for_each(warn);
     Ok(report::line(format!(
         "{} ops carried out",
         done.plan.ops.len()

@@ -168,6 +168,7 @@ impl Object {
             Self::Guard(guard) => guard.elements(),
             Self::Isolated(isolated) => vec![bridge("isolated", [Link(isolated.port)])],
             Self::Ruleset(_)
+            | Self::Passage(_)
             | Self::Bridge(_)
             | Self::Veth(_)
             | Self::Move(_)

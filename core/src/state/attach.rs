@@ -7,6 +7,7 @@ use core::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::Raised;
 use super::create::at_most;
 use super::index::NetworkState;
 use crate::network::IPV6_SETTINGS;
@@ -56,18 +57,18 @@ impl State {
         let mut all = joined;
         all.push(&endpoint);
         let mut after = self.objects_of(&all);
-        let mut forwarding = Vec::new();
+        let mut raised = Raised::default();
         if !known.up {
-            let (objects, ops) = self.raise(facts, &known.network);
-            after.extend(objects);
-            forwarding = ops;
+            raised = self.raise(facts, &known.network);
+            after.extend(raised.objects);
         }
         let mut ops = diff(&before, &after);
-        ops.extend(forwarding);
+        ops.extend(raised.forwarding);
         Ok(Plan {
             change: Change::EndpointAdded(endpoint),
             on_failure: OnFailure::Undo,
             ops,
+            warnings: raised.warnings,
         })
     }
 
@@ -93,6 +94,7 @@ impl State {
             change,
             on_failure: OnFailure::Continue,
             ops,
+            warnings: Vec::new(),
         })
     }
 

@@ -64,17 +64,19 @@ impl State {
             spoof: spec.spoof,
             gateway_modes: spec.gateway_modes.clone(),
             trusted: spec.trusted.clone(),
+            foreign_forward: spec.foreign_forward,
             routes: spec.routes.clone(),
             labels: spec.labels.clone(),
         };
         check_routes(&network)?;
-        let (objects, forwarding) = self.raise(facts, &network);
-        let mut ops = diff(&Footprint::new(), &objects);
-        ops.extend(forwarding);
+        let raised = self.raise(facts, &network);
+        let mut ops = diff(&Footprint::new(), &raised.objects);
+        ops.extend(raised.forwarding);
         Ok(Plan {
             change: Change::NetworkAdded(network),
             on_failure: OnFailure::Undo,
             ops,
+            warnings: raised.warnings,
         })
     }
 
@@ -93,9 +95,11 @@ impl State {
         let mut objects = Footprint::new();
         if known.up {
             objects = known.network.objects(self.instance);
-            if self.networks.values().filter(|known| known.up).count() == 1 {
+            let staying = self.networks_up().filter(|network| network.name != *name);
+            if staying.clone().next().is_none() {
                 objects.insert(Object::Ruleset(self.instance));
             }
+            objects.extend(self.in_chains(self.unwanted_passages(staying)));
         }
         let ops: Vec<Op> = diff(&objects, &Footprint::new());
         let change = Change::NetworkRemoved(name.clone());
@@ -103,6 +107,7 @@ impl State {
             change,
             on_failure: OnFailure::Continue,
             ops,
+            warnings: Vec::new(),
         })
     }
 

@@ -4,6 +4,7 @@ mod attach;
 mod bindings;
 mod create;
 mod index;
+mod passage;
 mod publish;
 
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -14,9 +15,9 @@ use ipnet::IpNet;
 
 use crate::snapshot::{Damage, NetworkRecord, Snapshot};
 use crate::{
-    Change, ContainerName, Endpoint, EndpointId, Entry, Facts, Family, Footprint, Forwarding,
-    Instance, Listener, Netns, Network, NetworkName, Object, OnFailure, Op, Outcome, Plan,
-    PortBinding, Rejection, Request, diff, standing_on,
+    Change, ContainerName, Endpoint, EndpointId, Entry, Facts, Family, Footprint, ForeignChain,
+    Forwarding, Instance, Listener, Netns, Network, NetworkName, Object, OnFailure, Op, Outcome,
+    Plan, PortBinding, Rejection, Request, Warning, diff, standing_on,
 };
 use index::{NetworkState, PortIndex, Sandbox};
 
@@ -27,6 +28,7 @@ pub struct State {
     instance: Instance,
     networks: BTreeMap<NetworkName, NetworkState>,
     endpoints: BTreeMap<EndpointId, Endpoint>,
+    passages: BTreeSet<ForeignChain>,
     debris: Footprint,
     pending: Option<Plan>,
     // What follows is derived from the above, so that a request looks up only what it names.
@@ -43,6 +45,7 @@ impl State {
             instance,
             networks: BTreeMap::new(),
             endpoints: BTreeMap::new(),
+            passages: BTreeSet::new(),
             debris: Footprint::new(),
             pending: None,
             sandboxes: BTreeMap::new(),
@@ -70,6 +73,7 @@ impl State {
         for endpoint in snapshot.endpoints {
             state.insert_endpoint(endpoint)?;
         }
+        state.passages = snapshot.passages;
         state.debris = snapshot.debris;
         state.hold_debris();
         // Taking up the leases in order of name moved the searches; they go on where they were.
@@ -89,6 +93,7 @@ impl State {
             instance: self.instance,
             networks: self.networks.values().map(NetworkState::record).collect(),
             endpoints: self.endpoints.values().cloned().collect(),
+            passages: self.passages.clone(),
             debris: self.debris.clone(),
             pending: self.pending.clone(),
         }
@@ -259,14 +264,24 @@ impl State {
     /// whose namespace is gone wants nothing any more.
     #[must_use]
     pub fn repair(&self, facts: &Facts, observed: &Footprint) -> Plan {
-        let mut ops = diff(observed, &self.wanted(&facts.gone));
-        let up = self.networks.values().filter(|known| known.up);
-        let families = up.flat_map(|known| leading_out(&known.network));
-        ops.extend(forwarding(facts, families));
+        let ways = self.all_ways(facts);
+        let passages = self.in_chains(ways.passages);
+        let recorded = self.in_chains(self.passages.iter().cloned());
+        let mut wanted = self.wanted(&facts.gone);
+        wanted.retain(|object| !recorded.contains(object));
+        wanted.extend(passages.iter().cloned());
+        // A passage that the kernel has and the record has not, or the other way round, takes an op
+        // that changes nothing: the record follows from ops.
+        let mut from = observed.clone();
+        from.retain(|object| recorded.contains(object) || !passages.contains(object));
+        from.extend(recorded.difference(&passages).cloned());
+        let mut ops = diff(&from, &wanted);
+        ops.extend(forwarding(facts, self.networks_up().flat_map(leading_out)));
         Plan {
             change: Change::Repaired,
             on_failure: OnFailure::Continue,
             ops,
+            warnings: ways.warnings.into_iter().collect(),
         }
     }
 
@@ -281,6 +296,7 @@ impl State {
             change: Change::Repaired,
             on_failure: OnFailure::Continue,
             ops,
+            warnings: Vec::new(),
         })
     }
 
@@ -293,9 +309,9 @@ impl State {
     }
 
     fn wanted(&self, gone: &BTreeSet<Netns>) -> Footprint {
-        let mut all = Footprint::new();
-        for known in self.networks.values().filter(|known| known.up) {
-            all.extend(known.network.objects(self.instance));
+        let mut all = self.in_chains(self.passages.iter().cloned());
+        for network in self.networks_up() {
+            all.extend(network.objects(self.instance));
             all.insert(Object::Ruleset(self.instance));
         }
         let living = self
@@ -327,14 +343,24 @@ impl State {
         all
     }
 
-    /// What a network needs to be up: its own objects, the ruleset with the first, forwarding if
-    /// the host does none yet.
-    fn raise(&self, facts: &Facts, network: &Network) -> (Footprint, Vec<Op>) {
+    /// What a network needs to be up.
+    fn raise(&self, facts: &Facts, network: &Network) -> Raised {
         let mut objects = network.objects(self.instance);
-        if !self.networks.values().any(|known| known.up) {
+        if self.networks_up().next().is_none() {
             objects.insert(Object::Ruleset(self.instance));
         }
-        (objects, forwarding(facts, leading_out(network)))
+        let ways = self.more_ways(facts, network);
+        objects.extend(self.in_chains(ways.passages));
+        Raised {
+            objects,
+            forwarding: forwarding(facts, leading_out(network)),
+            warnings: ways.warnings.into_iter().collect(),
+        }
+    }
+
+    fn networks_up(&self) -> impl Iterator<Item = &Network> + Clone {
+        let up = self.networks.values().filter(|known| known.up);
+        up.map(|known| &known.network)
     }
 
     /// Takes in one line of the journal.
@@ -359,14 +385,14 @@ impl State {
 
     fn conclude(&mut self, plan: &Plan, outcome: &Outcome) -> Result<(), Damage> {
         match outcome {
-            Outcome::Committed => self.apply(&plan.change),
+            Outcome::Committed => self.apply(plan),
             Outcome::RolledBack(_) => Ok(()),
             Outcome::Stranded { left, .. } => {
                 let mut all = self.footprint();
                 all.extend(plan.ops.iter().map(|op| op.object().clone()));
                 let left = left.iter().cloned().collect();
                 if plan.on_failure == OnFailure::Continue {
-                    self.apply(&plan.change)?;
+                    self.apply(plan)?;
                 }
                 let left = standing_on(&left, &all);
                 let debris: Footprint = left
@@ -379,7 +405,13 @@ impl State {
         }
     }
 
-    fn apply(&mut self, change: &Change) -> Result<(), Damage> {
+    fn apply(&mut self, plan: &Plan) -> Result<(), Damage> {
+        self.apply_change(&plan.change)?;
+        self.take_in_passages(&plan.ops);
+        Ok(())
+    }
+
+    fn apply_change(&mut self, change: &Change) -> Result<(), Damage> {
         match change {
             Change::NetworkAdded(network) => {
                 self.insert_network(network.clone(), true)?;
@@ -402,6 +434,15 @@ impl State {
         *self = Self::restore(self.snapshot())?;
         Ok(())
     }
+}
+
+/// What a network needs to be up: its own objects, the ruleset with the first, passages through
+/// foreign firewalls that have none yet, forwarding if the host does none yet.
+#[derive(Default)]
+struct Raised {
+    objects: Footprint,
+    forwarding: Vec<Op>,
+    warnings: Vec<Warning>,
 }
 
 /// The families that a network leads out of.

@@ -104,6 +104,7 @@ impl State {
             change: Change::EndpointChanged(changed),
             on_failure,
             ops: diff(&before, &after),
+            warnings: Vec::new(),
         }
     }
 }

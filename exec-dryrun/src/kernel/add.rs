@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use mydocker_core::{
-    Address, ErrorKind, Family, Footprint, Forwarding, Hairpin, Instance, Link, LinkName,
-    LinkSysctl, Master, Move, Object, OpError, OpResult, Route, Up,
+    Address, ErrorKind, Family, Footprint, ForwardChain, Forwarding, Hairpin, Instance, Link,
+    LinkName, LinkSysctl, Master, Move, Object, OpError, OpResult, Passage, Route, Up,
 };
 
 use super::{Kernel, refused};
@@ -31,6 +31,7 @@ impl Kernel {
             Object::Dnat(dnat) => self.may_add_element(object, dnat.instance)?,
             Object::Pinhole(pinhole) => self.may_add_element(object, pinhole.instance)?,
             Object::Guard(guard) => self.may_add_element(object, guard.instance)?,
+            Object::Passage(passage) => self.must_have_chain(passage)?,
             Object::Bridge(bridge) => self.may_name(&Link::host(bridge.name))?,
             Object::Veth(veth) => {
                 self.may_name(&Link::host(veth.name))?;
@@ -96,6 +97,21 @@ impl Kernel {
             )));
         }
         Ok(())
+    }
+
+    fn must_have_chain(&self, Passage { chain, .. }: &Passage) -> OpResult {
+        let is_it = |found: &&ForwardChain| found.named().as_ref() == Some(chain);
+        match self.host.forward_chains.iter().find(is_it) {
+            None => {
+                let detail = format!("ENOENT: there is no chain {chain}");
+                Err(refused(ErrorKind::Missing, detail))
+            }
+            Some(found) if found.owned => {
+                let detail = format!("EPERM: the table of {chain} belongs to a process");
+                Err(refused(ErrorKind::Denied, detail))
+            }
+            Some(_) => Ok(()),
+        }
     }
 
     fn may_move(&self, moved: &Move) -> OpResult {

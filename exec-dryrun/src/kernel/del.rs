@@ -36,7 +36,7 @@ impl Kernel {
                     self.flush_routes(link, None);
                 }
             }
-            Object::Route(_) => {
+            Object::Passage(_) | Object::Route(_) => {
                 self.objects.remove(object);
             }
             Object::Forwarding(Forwarding { family }) => {

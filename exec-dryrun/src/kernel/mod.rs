@@ -8,6 +8,7 @@
 //! | Add, any | [`Missing`](ErrorKind::Missing): a base is not there, is foreign, or its namespace is gone | |
 //! | Add Ruleset | `Exists`: a table of that name, ours or not | Del takes its elements along |
 //! | Add Zone, Masquerade, Dnat, Pinhole, Guard, Isolated | `Exists`: the key is there, with whatever data (`NLM_F_EXCL`) | Del goes by key |
+//! | Add Passage | `Missing`: its chain is not there; `Denied`: a process owns the table | there already: fine |
 //! | Add Bridge, Veth | `Exists`: the name, or the peer's, is there; `Os(EINVAL)`: it is `all` or `default` | |
 //! | Add Move | `Exists`: the name is taken over there | frees the peer's name in the host; Del brings it back |
 //! | Add Master | `Os(EXFULL)`: 1023 ports | a port of another bridge changes over, its port flags gone |
@@ -22,6 +23,7 @@
 //! | Del Master | | takes the port flags along |
 //! | Del Up | | flushes the link's routes and IPv6 addresses |
 //! | Del Address | | the link's last IPv4 one takes its IPv4 routes along |
+//! | end of a foreign chain | | takes the passage in it |
 //! | end of a sandbox | | takes its links and so the host's ends of their cables |
 //!
 //! Not modelled: secondary IPv4 addresses, packets, other tables' verdicts, the kernel's own
@@ -39,8 +41,8 @@ mod tests;
 use std::collections::BTreeSet;
 
 use mydocker_core::{
-    ErrorKind, Executor, Facts, Footprint, Forwarding, Link, LinkName, Listener, Netns, Ns, Object,
-    Op, OpError, OpResult, PortBinding,
+    ErrorKind, Executor, Facts, Footprint, ForeignChain, ForwardChain, Forwarding, Link, LinkName,
+    Listener, Netns, Ns, Object, Op, OpError, OpResult, PortBinding,
 };
 
 /// A model kernel: see the table above for what it does.
@@ -69,11 +71,15 @@ impl Kernel {
             if let Ns::Sandbox(netns) = object.ns() {
                 kernel.alive.insert(netns.clone());
             }
-            if let Object::Forwarding(Forwarding { family }) = object {
-                kernel.host.forwarding.insert(family);
-            } else {
-                kernel.objects.insert(object);
+            match &object {
+                Object::Forwarding(Forwarding { family }) => {
+                    kernel.host.forwarding.insert(*family);
+                    continue;
+                }
+                Object::Passage(passage) => kernel.add_forward_chain(&passage.chain),
+                _ => {}
             }
+            kernel.objects.insert(object);
         }
         kernel
     }
@@ -134,6 +140,26 @@ impl Kernel {
         }
         self.objects.retain(|object| !inside(object));
         self.foreign.retain(|object| !inside(object));
+    }
+
+    /// Somebody else's firewall arrives, and drops what is forwarded.
+    pub fn add_forward_chain(&mut self, chain: &ForeignChain) {
+        self.host.forward_chains.push(ForwardChain {
+            family: chain.family,
+            table: chain.table.to_string(),
+            chain: chain.chain.to_string(),
+            priority: 0,
+            drops: true,
+            owned: false,
+        });
+    }
+
+    /// Somebody else's firewall goes, and with it what we have in it.
+    pub fn remove_forward_chain(&mut self, chain: &ForeignChain) {
+        let chains = &mut self.host.forward_chains;
+        chains.retain(|found| found.named().as_ref() != Some(chain));
+        self.objects
+            .retain(|object| !matches!(object, Object::Passage(p) if p.chain == *chain));
     }
 
     fn try_one(&mut self, op: &Op) -> OpResult {

@@ -63,6 +63,8 @@ pub(super) const NFT_RETURN: i32 = -5;
 
 pub(super) const NFTA_LIST_ELEM: u16 = 1;
 
+pub(super) const NFT_TABLE_F_DORMANT: u32 = 0x1;
+pub(super) const NFT_TABLE_F_OWNER: u32 = 0x2;
 pub(super) const NFTA_TABLE_NAME: u16 = 1;
 pub(super) const NFTA_TABLE_FLAGS: u16 = 2;
 pub(super) const NFTA_TABLE_HANDLE: u16 = 4;
@@ -80,7 +82,11 @@ pub(super) const NFTA_HOOK_PRIORITY: u16 = 2;
 
 pub(super) const NFTA_RULE_TABLE: u16 = 1;
 pub(super) const NFTA_RULE_CHAIN: u16 = 2;
+pub(super) const NFTA_RULE_HANDLE: u16 = 3;
 pub(super) const NFTA_RULE_EXPRESSIONS: u16 = 4;
+pub(super) const NFTA_RULE_USERDATA: u16 = 7;
+/// libnftnl/udata.h: the type of the comment in a rule's user data.
+pub(super) const NFTNL_UDATA_RULE_COMMENT: u8 = 0;
 
 pub(super) const NFT_SET_INTERVAL: u32 = 0x4;
 pub(super) const NFT_SET_MAP: u32 = 0x8;
@@ -188,6 +194,9 @@ pub(super) const NFTA_FIB_RESULT: u16 = 2;
 pub(super) const NFTA_FIB_FLAGS: u16 = 3;
 pub(super) const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
 pub(super) const NFTA_FIB_F_DADDR: u32 = 2;
+pub(super) const NFTA_TARGET_NAME: u16 = 1;
+pub(super) const NFTA_MATCH_NAME: u16 = 1;
+pub(super) const NFTA_MATCH_INFO: u16 = 3;
 pub(super) const NFTA_NAT_TYPE: u16 = 1;
 pub(super) const NFTA_NAT_FAMILY: u16 = 2;
 pub(super) const NFTA_NAT_REG_ADDR_MIN: u16 = 3;

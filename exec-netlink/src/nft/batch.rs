@@ -139,6 +139,18 @@ impl Batch {
         self.ops.push(self.out.bytes.len());
     }
 
+    /// An op that is one message.
+    pub(super) fn one_message(
+        &mut self,
+        family: TableFamily,
+        kind: u16,
+        flags: u16,
+        fill: impl FnOnce(&mut Writer),
+    ) {
+        self.begin_op();
+        self.message(family, kind, flags, fill);
+    }
+
     pub(super) fn message(
         &mut self,
         family: TableFamily,

@@ -48,8 +48,9 @@ impl Table {
     }
 }
 
-/// The comment in a table's user data: entries of type, length and value (libnftnl/udata.h).
-fn comment(userdata: &[u8]) -> Option<String> {
+/// The comment in the user data of a table or rule: entries of type, length and value, of which
+/// the comment has the same type in both (libnftnl/udata.h).
+pub(super) fn comment(userdata: &[u8]) -> Option<String> {
     let mut rest = userdata;
     while let [kind, len, tail @ ..] = rest {
         let (value, tail) = tail.split_at_checked(usize::from(*len))?;

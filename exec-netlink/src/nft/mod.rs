@@ -12,6 +12,7 @@ mod batch;
 pub mod dump;
 mod element;
 mod error;
+mod foreign;
 pub mod message;
 mod rule;
 mod ruleset;
@@ -22,6 +23,7 @@ mod upkeep;
 pub use batch::Batch;
 pub use dump::Seen;
 pub use error::BatchError;
+pub(crate) use foreign::Foreign;
 pub use ruleset::Condition;
 pub use socket::NftSocket;
 

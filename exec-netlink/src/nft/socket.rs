@@ -224,7 +224,10 @@ impl NftSocket {
 
     /// Reads until the ruleset stayed as it was meanwhile. The kernel reports only a change between
     /// two datagrams of one dump.
-    fn steadily<T>(&mut self, read: impl Fn(&mut Self) -> io::Result<Option<T>>) -> io::Result<T> {
+    pub(super) fn steadily<T>(
+        &mut self,
+        read: impl Fn(&mut Self) -> io::Result<Option<T>>,
+    ) -> io::Result<T> {
         let mut generation = self.generation()?;
         for _ in 0..DUMP_TRIES_MAX {
             let read = read(self)?;
@@ -245,7 +248,7 @@ impl NftSocket {
     }
 
     /// The whole of one dump; nothing if the ruleset changed meanwhile.
-    fn dump<T>(
+    pub(super) fn dump<T>(
         &mut self,
         family: TableFamily,
         kind: u16,
