@@ -6,18 +6,18 @@ use mydocker_core::{Facts, Family, OpError};
 
 use crate::home::Home;
 use crate::rtnl::RouteSocket;
-use crate::{link, route, sysctl};
+use crate::{legacy, link, route, sysctl};
 
-/// Lists the host's links and routes and reads whether it forwards.
+/// Lists the host's links and routes, reads whether it forwards and asks iptables-legacy.
 pub(crate) fn gather(socket: &mut RouteSocket, home: &Home) -> Result<Facts, OpError> {
     let links = socket.dump(&link::list(), link::Seen::decode)?;
     let mut routes = socket.dump(&route::list(), route::Seen::decode)?;
     routes.retain(route::Seen::leads_away);
-    let forwarding = home.inside(|| {
-        let families = [Family::V4, Family::V6].into_iter();
-        families
-            .filter(|family| sysctl::forwards(*family))
-            .collect()
+    let families = || [Family::V4, Family::V6].into_iter();
+    let (forwarding, legacy_drops) = home.inside(|| {
+        let forwarding = families().filter(|family| sysctl::forwards(*family));
+        let dropping = families().filter(|family| legacy::drops_forwarded(*family));
+        (forwarding.collect(), dropping.collect())
     })?;
     let ways_out: BTreeSet<u32> = routes
         .iter()
@@ -38,6 +38,6 @@ pub(crate) fn gather(socket: &mut RouteSocket, home: &Home) -> Result<Facts, OpE
         gone: BTreeSet::new(),
         listeners: Vec::new(),
         forward_chains: Vec::new(),
-        legacy_drops: BTreeSet::new(),
+        legacy_drops,
     })
 }

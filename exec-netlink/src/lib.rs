@@ -15,6 +15,7 @@ mod executor;
 mod facts;
 mod firewall;
 mod home;
+mod legacy;
 mod link;
 mod listeners;
 mod netlink;
