@@ -53,7 +53,7 @@ fn resume(world: &mut World, death: Option<Death>) -> Option<Crashed> {
 fn cases() -> Vec<(World, Request, Plan)> {
     let story = story();
     let case = |at: usize| {
-        let mut world = World::default().after(&story[..at]);
+        let mut world = World::beside_firewalls().after(&story[..at]);
         let plan = world.plan(&story[at]).unwrap();
         (world, story[at].clone(), plan)
     };

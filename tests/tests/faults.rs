@@ -18,7 +18,7 @@ const FAULTS: [Fault; 4] = [
 
 /// Worlds before each request of the story, the request and its plan.
 fn cases() -> Vec<(World, Request, Plan)> {
-    let mut world = World::default();
+    let mut world = World::beside_firewalls();
     let step = |request: Request| {
         let mut before = world.clone();
         let plan = before.plan(&request).unwrap();

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 use mydocker_core::{Executor, Outcome, Rejection, Request};
-use mydocker_exec_dryrun::{Rendering, render};
+use mydocker_exec_dryrun::{Rendering, render, render_warnings};
 use mydocker_tests::{Scenario, Step, World, attach, create};
 
 /// Compares with what was written down, or writes it down.
@@ -54,6 +54,7 @@ fn play(name: &str) -> (String, Vec<Rejection>) {
             Ok(plan) => {
                 let script = render(&plan.ops, Rendering::Script);
                 log.push_str(script.strip_prefix(&header).unwrap());
+                log.push_str(&render_warnings(&plan.warnings, Rendering::Script));
                 assert_eq!(world.carry_out(plan), Outcome::Committed, "{name}: {text}");
                 // What a dead container wanted, nobody can have until it is detached.
                 let sandboxes = world.state().netns();

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use mydocker_core::{
     Address, AttachSpec, Change, ContainerName, Damage, EndpointId, Entry, ErrorKind, Executor,
-    Facts, Family, Footprint, GatewayMode, Holder, Instance, Link, LinkName, LinkSysctl, Listener,
-    Master, NetworkName, NetworkSpec, Ns, Object, OnFailure, Op, Outcome, Plan, PortBinding,
-    PortSpec, Protocol, Rejection, Request, Setting, Snapshot, State, StaticRoute, Transaction, Up,
-    drive,
+    Facts, Family, Footprint, ForeignChain, ForeignForward, GatewayMode, Holder, Instance, Link,
+    LinkName, LinkSysctl, Listener, Master, NetworkName, NetworkSpec, Ns, Object, OnFailure, Op,
+    Outcome, Passage, Plan, PortBinding, PortSpec, Protocol, Rejection, Request, Setting, Snapshot,
+    State, StaticRoute, TableFamily, Transaction, Up, drive,
 };
 use mydocker_exec_dryrun::{Fault, Faulty, Kernel};
 use mydocker_tests::{World, attach, create, detach, netns, publish, remove, unpublish, word};
@@ -61,6 +61,7 @@ prop_compose! {
             1..3,
         )],
         trusted in prop_oneof![4 => Just(vec![]), 1 => Just(vec!["eth0"])],
+        foreign_forward in prop::sample::select(&[ForeignForward::Accept, ForeignForward::Accept, ForeignForward::Report]),
         gateways in prop_oneof![4 => Just(vec![]), 1 => some(["10.0.0.3", "fd00:1::7", "10.9.0.2"], 2)],
         ip_ranges in prop_oneof![4 => Just(vec![]), 1 => some(["10.0.0.8/30", "10.0.0.0/32", "10.0.0.255/32", "192.168.7.4/30", "fd00:1::40/124"], 2)],
         aux in prop_oneof![4 => Just(vec![]), 1 => some(["10.0.0.2", "10.0.0.9", "fd00:1::2", "192.168.7.2"], 3)],
@@ -72,7 +73,7 @@ prop_compose! {
         let name_of = |(i, a): (usize, &str)| (format!("aux{i}"), word(a));
         NetworkSpec {
             subnets: subnets.into_iter().map(word).collect(),
-            ipv6, internal, gateway_modes, icc: !no_icc, isolate: !open, mtu_bytes,
+            ipv6, internal, gateway_modes, icc: !no_icc, isolate: !open, mtu_bytes, foreign_forward,
             trusted: trusted.into_iter().map(word).collect(),
             gateways: gateways.into_iter().map(word).collect(),
             ip_ranges: ip_ranges.into_iter().map(word).collect(),
@@ -229,7 +230,7 @@ impl Model {
 
 /// Carries a script out; `each` sees the world before each accepted request, and its plan.
 fn play(requests: &[Request], mut each: impl FnMut(&World, &Request, &Plan)) -> World {
-    let (mut world, mut model) = (World::default(), Model::default());
+    let (mut world, mut model) = (World::beside_firewalls(), Model::default());
     for request in requests {
         let planned = world.plan(request);
         if let Some(refusal) = model.refusal(request) {
@@ -486,6 +487,117 @@ fn a_repair_brings_back_routes_that_went_with_an_address() {
     assert_eq!(world.carry_out(plan), Outcome::Committed);
     world.assert_agrees(&drift);
     assert_eq!(world.repair().ops, []);
+}
+
+fn foreign(family: TableFamily, table: &str) -> ForeignChain {
+    let (table, chain) = (word(table), word("FORWARD"));
+    ForeignChain {
+        family,
+        table,
+        chain,
+    }
+}
+
+fn passages(plan: &Plan) -> Vec<String> {
+    let its = |op: &&Op| matches!(op.object(), Object::Passage(_));
+    let shown = |op: &Op| format!("{} {}", op.name(), op.target());
+    plan.ops.iter().filter(its).map(shown).collect()
+}
+
+/// One passage for the whole host, of the families that somebody has, as long as somebody has them.
+#[test]
+fn passages_come_with_the_first_network_and_go_with_the_last() {
+    let mut world = World::beside_firewalls();
+    let mut run = |request: Request| {
+        let plan = world.plan(&request).unwrap();
+        assert_eq!(world.carry_out(plan.clone()), Outcome::Committed);
+        world.assert_agrees(&request);
+        assert_eq!(world.repair().ops, []);
+        (passages(&plan), plan.warnings.len())
+    };
+    let (four, six) = (
+        "AddPassage ip filter FORWARD",
+        "AddPassage ip6 filter FORWARD",
+    );
+    let both = "AddPassage inet firewalld FORWARD";
+    let told = NetworkSpec {
+        foreign_forward: ForeignForward::Report,
+        ..create("told", &["10.3.0.0/24"])
+    };
+    let first = run(Request::CreateNetwork(told));
+    assert_eq!(
+        first,
+        (vec![], 6),
+        "early, owned, unnameable, legacy and two to be let through"
+    );
+    let (ops, warnings) = run(Request::CreateNetwork(create("a", &["10.0.0.0/24"])));
+    assert_eq!((ops, warnings), (vec![four.into(), both.into()], 4));
+    let (ops, _) = run(Request::CreateNetwork(create(
+        "b",
+        &["10.1.0.0/24", "fd00::/64"],
+    )));
+    assert_eq!(ops, [six]);
+    assert_eq!(
+        run(Request::CreateNetwork(create("c", &["10.2.0.0/24"]))).0,
+        [""; 0]
+    );
+    assert_eq!(run(remove("a")).0, [""; 0]);
+    assert_eq!(run(remove("b")).0, [six.replace("Add", "Delete")]);
+    let gone = [both, four].map(|op| op.replace("Add", "Delete"));
+    assert_eq!(run(remove("c")).0, gone, "nobody who is left wants them");
+    assert_eq!(run(remove("told")).0, [""; 0]);
+}
+
+/// Firewalls come and go, and repair follows: once is enough.
+#[test]
+fn repair_follows_firewalls_that_come_and_go() {
+    let a = Request::CreateNetwork(create("a", &["10.0.0.0/24"]));
+    let mut world = World::default().after(&[a]);
+    let (ufw, other) = (
+        foreign(TableFamily::Ip, "filter"),
+        foreign(TableFamily::Inet, "x"),
+    );
+    for chain in [&ufw, &other] {
+        world.kernel.add_forward_chain(chain);
+    }
+    // One of them is there already, and on record from then on.
+    let (instance, chain) = (Instance::DEFAULT, ufw.clone());
+    let passage = Op::Add(Object::Passage(Passage { instance, chain }));
+    assert_eq!(world.kernel.apply(&[passage]), [Ok(())]);
+    let repair = |world: &mut World| {
+        let plan = world.repair();
+        assert_eq!(world.carry_out(plan.clone()), Outcome::Committed);
+        world.assert_agrees(&plan.ops);
+        assert_eq!(world.repair().ops, []);
+        passages(&plan)
+    };
+    let added = ["AddPassage ip filter FORWARD", "AddPassage inet x FORWARD"];
+    assert_eq!(repair(&mut world), added);
+    world.kernel.remove_forward_chain(&ufw);
+    assert_eq!(repair(&mut world), ["DeletePassage ip filter FORWARD"]);
+    // What an earlier life of ours left, nobody wants.
+    let before = world.kernel.clone();
+    let mut reborn = World::on(before);
+    let remains = reborn.repair();
+    assert_eq!(passages(&remains), ["DeletePassage inet x FORWARD"]);
+    assert_eq!(world.run(&remove("a")), Ok(Outcome::Committed));
+    assert_eq!(world.held(), Footprint::new());
+}
+
+/// A state from before there were passages reads as one that has none.
+#[test]
+fn an_old_snapshot_has_no_passages() {
+    let a = Request::CreateNetwork(create("a", &["10.0.0.0/24"]));
+    let world = World::default().after(&[a]);
+    let json = serde_json::to_value(world.state().snapshot()).unwrap();
+    assert!(json.get("passages").is_none());
+    assert!(
+        json["networks"][0]["network"]
+            .get("foreign_forward")
+            .is_none()
+    );
+    let snapshot: Snapshot = serde_json::from_value(json).unwrap();
+    assert_eq!(State::restore(snapshot).as_ref(), Ok(world.state()));
 }
 
 /// Two sets of a thousand objects differ by little: the diff is as little.
