@@ -14,6 +14,8 @@ need cc gcc
 need ip iproute2
 need nft nftables
 need conntrack conntrack
+need iptables-nft iptables
+need iptables-legacy iptables
 need busybox busybox-static
 need sysctl procps
 need nsenter util-linux
