@@ -66,6 +66,33 @@ impl Scenario {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
+    /// Compares a text with what is written down in `file` beside the scenarios; where `UPDATE` is
+    /// in the environment, writes it down.
+    ///
+    /// # Panics
+    /// They differ.
+    #[track_caller]
+    pub fn check(file: &str, actual: &str) {
+        let path = Self::folder().join(file);
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&path, actual).expect("the folder takes it");
+            return;
+        }
+        let expected = fs::read_to_string(&path).unwrap_or_default();
+        let differs = expected
+            .lines()
+            .zip(actual.lines())
+            .position(|(a, b)| a != b);
+        let line = differs.unwrap_or(expected.lines().count().min(actual.lines().count()));
+        assert!(
+            expected == actual,
+            "{file} differs from line {} on:\n-{}\n+{}\nUPDATE=1 writes it anew",
+            line + 1,
+            expected.lines().nth(line).unwrap_or("(the end)"),
+            actual.lines().nth(line).unwrap_or("(the end)"),
+        );
+    }
+
     /// A mydocker on the host that it begins with.
     #[must_use]
     pub fn world(&self) -> World {

@@ -5,33 +5,10 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs;
 
 use mydocker_core::{Executor, Outcome, Rejection, Request};
 use mydocker_exec_dryrun::{Rendering, render, render_warnings};
 use mydocker_tests::{Scenario, Step, World, attach, create};
-
-/// Compares with what was written down, or writes it down.
-fn check(file: &str, actual: &str) {
-    let path = Scenario::folder().join(file);
-    if std::env::var_os("UPDATE").is_some() {
-        fs::write(&path, actual).unwrap();
-        return;
-    }
-    let expected = fs::read_to_string(&path).unwrap_or_default();
-    let differs = expected
-        .lines()
-        .zip(actual.lines())
-        .position(|(a, b)| a != b);
-    let line = differs.unwrap_or(expected.lines().count().min(actual.lines().count()));
-    assert!(
-        expected == actual,
-        "{file} differs from line {} on:\n-{}\n+{}\nUPDATE=1 writes it anew",
-        line + 1,
-        expected.lines().nth(line).unwrap_or("(the end)"),
-        actual.lines().nth(line).unwrap_or("(the end)"),
-    );
-}
 
 /// Plays a scenario on the model kernel; its script, and how it was refused.
 fn play(name: &str) -> (String, Vec<Rejection>) {
@@ -76,7 +53,7 @@ fn scenarios_print_what_they_must() {
     let all = Scenario::names();
     assert!(all.len() > 5, "{all:?}");
     for name in all {
-        check(&format!("{name}.log"), &play(&name).0);
+        Scenario::check(&format!("{name}.log"), &play(&name).0);
     }
 }
 
@@ -127,8 +104,8 @@ fn a_plan_as_table_and_as_json() {
         .unwrap();
     let created = World::default().plan(&network).unwrap();
     let tables = [created, joined.clone()].map(|plan| render(&plan.ops, Rendering::Table));
-    check("rendering.table", &tables.join("\n"));
-    check(
+    Scenario::check("rendering.table", &tables.join("\n"));
+    Scenario::check(
         "rendering.jsonl",
         &render(&joined.ops, Rendering::JsonLines),
     );
