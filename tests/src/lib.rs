@@ -1,6 +1,7 @@
 //! Test support: a host in a namespace, a host in miniature, and short words for requests.
 
 mod host;
+pub mod listing;
 mod scenario;
 mod site;
 mod traffic;
