@@ -241,8 +241,8 @@ impl NftSocket {
         Err(io::ErrorKind::Interrupted.into())
     }
 
-    /// How many batches have been committed in this namespace.
-    fn generation(&mut self) -> io::Result<u32> {
+    /// A number that grows by one with every batch committed in this namespace, by anybody.
+    pub fn generation(&mut self) -> io::Result<u32> {
         let sequence = self.ask(TableFamily::Inet, NFT_MSG_GETGEN, 0, |_| ())?;
         self.answer(sequence, dump::generation)
     }
