@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use mydocker::store::Roots;
 use mydocker_core::{
-    Executor, Facts, Footprint, Listener, Netns, Op, OpError, OpResult, PortBinding, State,
+    Executor, Facts, Footprint, Listener, Netns, Op, OpError, OpResult, PortBinding, Protocol,
+    State,
 };
 use mydocker_exec_dryrun::{Kernel, Recorder};
 use mydocker_exec_netlink::NetlinkExecutor;
@@ -78,6 +79,10 @@ impl Executor for Backend {
 
     fn is_alive(&mut self, netns: &Netns) -> bool {
         self.inner().is_alive(netns)
+    }
+
+    fn lacks(&mut self, protocol: Protocol) -> Option<&'static str> {
+        self.inner().lacks(protocol)
     }
 }
 

@@ -10,8 +10,8 @@ pub use error::EngineError;
 use std::collections::BTreeSet;
 
 use mydocker_core::{
-    Entry, ErrorKind, Executor, Facts, Failure, Netns, OnFailure, OpError, Outcome, Plan, Recorder,
-    Rejection, Request, State, Step, Transaction, drive,
+    Entry, ErrorKind, Executor, Facts, Failure, Netns, Object, OnFailure, Op, OpError, Outcome,
+    Plan, Protocol, Recorder, Rejection, Request, State, Step, Transaction, drive,
 };
 
 use crate::store::{Access, Options, Roots, Store, StoreError};
@@ -93,6 +93,7 @@ impl<X: Executor> Engine<X> {
         let facts = self.facts(store.state(), request)?;
         let look = |wanted: &[_]| self.executor.listeners(wanted).map_err(EngineError::Host);
         let plan = store.state().plan_around(facts, request, look)?;
+        self.check_protocols(&plan)?;
         self.finish(&mut store, plan, recovered)
     }
 
@@ -174,6 +175,7 @@ impl<X: Executor> Engine<X> {
         let look =
             |wanted: &[_]| Ok::<_, Rejection>(self.executor.listeners(wanted).unwrap_or_default());
         let plan = mind.state.plan_around(facts, request, look)?;
+        self.check_protocols(&plan)?;
         run(&mut Transaction::begin(plan.clone()), &mut Willing, mind)?;
         Ok(plan)
     }
@@ -198,6 +200,17 @@ impl<X: Executor> Engine<X> {
             facts.gone.insert(endpoint.netns.clone());
         }
         Ok(facts)
+    }
+
+    /// That the kernel can translate what the plan publishes.
+    fn check_protocols(&mut self, plan: &Plan) -> Result<(), EngineError> {
+        let published: BTreeSet<Protocol> = plan.ops.iter().filter_map(published).collect();
+        for protocol in published {
+            if let Some(what) = self.executor.lacks(protocol) {
+                return Err(EngineError::Unsupported(protocol, what));
+            }
+        }
+        Ok(())
     }
 
     fn finish(
@@ -265,6 +278,14 @@ fn entered<'a>(state: &'a State, request: &'a Request) -> Option<&'a Netns> {
         | Request::Detach(_)
         | Request::Unpublish { .. } => None,
     }
+}
+
+/// The protocol of a port that an op publishes.
+fn published(op: &Op) -> Option<Protocol> {
+    let Op::Add(Object::Dnat(dnat)) = op else {
+        return None;
+    };
+    Some(dnat.protocol)
 }
 
 fn repair_plan(executor: &mut impl Executor, state: &State) -> Result<Plan, EngineError> {

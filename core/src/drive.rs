@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 
 use crate::{
-    Entry, Facts, Footprint, Listener, Netns, Op, OpError, OpResult, Outcome, PortBinding, State,
-    Step, Transaction,
+    Entry, Facts, Footprint, Listener, Netns, Op, OpError, OpResult, Outcome, PortBinding,
+    Protocol, State, Step, Transaction,
 };
 
 /// Carries out ops: the real kernel, a model of it, or a log.
@@ -46,6 +46,12 @@ pub trait Executor {
 
     /// Whether the namespace is there. One look at one file, never a dump.
     fn is_alive(&mut self, netns: &Netns) -> bool;
+
+    /// What the kernel lacks to translate ports of that protocol, if anything. A look for a file or
+    /// two, never a dump.
+    fn lacks(&mut self, _protocol: Protocol) -> Option<&'static str> {
+        None
+    }
 }
 
 /// Remembers what a transaction is about to do, and how it ended.

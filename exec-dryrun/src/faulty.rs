@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use mydocker_core::{
     ErrorKind, Executor, Facts, Footprint, Listener, Netns, Op, OpError, OpResult, PortBinding,
-    State,
+    Protocol, State,
 };
 
 /// A way in which one op fails.
@@ -159,6 +159,10 @@ impl<X: Executor> Executor for Faulty<X> {
 
     fn is_alive(&mut self, netns: &Netns) -> bool {
         self.inner.is_alive(netns)
+    }
+
+    fn lacks(&mut self, protocol: Protocol) -> Option<&'static str> {
+        self.inner.lacks(protocol)
     }
 }
 

@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 
 use mydocker_core::{
-    Executor, Facts, Footprint, Listener, Netns, Op, OpError, OpResult, PortBinding, State,
+    Executor, Facts, Footprint, Listener, Netns, Op, OpError, OpResult, PortBinding, Protocol,
+    State,
 };
 use serde::Serialize;
 
@@ -100,6 +101,10 @@ impl<X: Executor, W: Write> Executor for Recorder<X, W> {
 
     fn is_alive(&mut self, netns: &Netns) -> bool {
         self.inner.is_alive(netns)
+    }
+
+    fn lacks(&mut self, protocol: Protocol) -> Option<&'static str> {
+        self.inner.lacks(protocol)
     }
 }
 

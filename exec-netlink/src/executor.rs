@@ -5,14 +5,14 @@ use std::path::Path;
 
 use mydocker_core::{
     ErrorKind, Executor, Facts, Footprint, Instance, Listener, Netns, Ns, Object, Op, OpError,
-    OpResult, PortBinding,
+    OpResult, PortBinding, Protocol,
 };
 
 use crate::firewall::{self, Firewall};
 use crate::home::{self, Home};
 use crate::rtnl::RouteSocket;
 use crate::space::{Links, Space};
-use crate::{conntrack, errno, facts, listeners, netns, observe};
+use crate::{conntrack, errno, facts, listeners, netns, observe, sysctl};
 
 /// Carries out ops on the running kernel, over netlink and `/proc/sys`; no process is started.
 ///
@@ -199,6 +199,17 @@ impl Executor for NetlinkExecutor {
 
     fn is_alive(&mut self, netns: &Netns) -> bool {
         netns::open(Path::new(netns.as_str())).is_ok()
+    }
+
+    fn lacks(&mut self, protocol: Protocol) -> Option<&'static str> {
+        match protocol {
+            Protocol::Tcp | Protocol::Udp => None,
+            Protocol::Sctp => {
+                let tracked = self.home.inside(sysctl::tracks_sctp);
+                // Who can't look finds out when trying.
+                (tracked == Ok(false)).then_some("it was built without CONFIG_NF_CT_PROTO_SCTP")
+            }
+        }
     }
 }
 

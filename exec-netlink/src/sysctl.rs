@@ -89,6 +89,15 @@ pub(crate) fn forwards(family: Family) -> bool {
     }
 }
 
+/// Whether connection tracking, and NAT with it, knows SCTP: then it has a patience for it, as it has
+/// for UDP. Whether containers have sockets for it is another matter, and theirs.
+///
+/// Before connection tracking is loaded there is no telling; our ruleset loads it.
+pub(crate) fn tracks_sctp() -> bool {
+    let known = |name| Path::new(ROOT).join("netfilter").join(name).exists();
+    known("nf_conntrack_sctp_timeout_established") || !known("nf_conntrack_udp_timeout")
+}
+
 fn write(path: &Path, value: &str) -> Result<(), OpError> {
     // Not `fs::write`, which would ask to create the file.
     let opened = fs::OpenOptions::new().write(true).open(path);

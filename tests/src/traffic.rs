@@ -235,6 +235,24 @@ pub fn icmpv6(space: &Path) -> io::Result<UdpSocket> {
     Ok(UdpSocket::from(run_in(space, open)??))
 }
 
+/// A socket for SCTP packets as they are, headers and checksum ours: no kernel needs to know SCTP for
+/// that. Received over IPv4, they begin with an IP header.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn sctp(space: &Path, v6: bool) -> io::Result<UdpSocket> {
+    let (flags, protocol) = (SockFlag::SOCK_CLOEXEC, SockProtocol::Sctp);
+    let family = if v6 {
+        AddressFamily::Inet6
+    } else {
+        AddressFamily::Inet
+    };
+    let socket = run_in(space, || socket(family, SockType::Raw, flags, protocol))??;
+    let socket = UdpSocket::from(socket);
+    socket.set_read_timeout(Some(PATIENCE))?;
+    Ok(socket)
+}
+
 fn any(to: SocketAddr) -> IpAddr {
     match to {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),

@@ -1,6 +1,6 @@
 //! Why a request was not carried out.
 
-use mydocker_core::{Damage, Failure, Netns, Object, Op, OpError, Rejection};
+use mydocker_core::{Damage, Failure, Netns, Object, Op, OpError, Protocol, Rejection};
 
 use crate::store::StoreError;
 
@@ -20,6 +20,9 @@ pub enum EngineError {
     /// The container is not there; nothing was tried.
     #[error("there is no network namespace {0}: start the container first, or check the path")]
     NoNamespace(Netns),
+    /// The kernel can't translate ports of that protocol, and why; nothing was tried.
+    #[error("{0} is not supported by this kernel: {1}")]
+    Unsupported(Protocol, &'static str),
     /// The kernel said no, and is as it was before.
     #[error("{0}; what had been done was taken back")]
     RolledBack(Box<Failure>),
@@ -60,6 +63,7 @@ impl EngineError {
             | Self::Store(_)
             | Self::Host(_)
             | Self::NoNamespace(_)
+            | Self::Unsupported(..)
             | Self::Contradiction(_) => 1,
             Self::RolledBack(_) | Self::TakenBack(_) => 3,
             Self::Stranded { .. } | Self::Interrupted { .. } => 4,
