@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mydocker_core::{Element, LinkName, Mac, Protocol, Set, SetType, TableFamily, Value};
 
 use super::abi::*;
-use super::attr::{Attr, Writer, attrs, find};
+use super::attr::{Attr, Writer, agree, attrs, find};
 
 /// Bytes of an interface name in a key, NUL-padded (`IFNAMSIZ`, linux/if.h).
 const NAME_BYTES: usize = 16;
@@ -99,13 +99,9 @@ fn decode(family: TableFamily, set: Set, entry: Attr<'_>) -> Option<Element> {
     // have written.
     let mut ours = Writer::default();
     encode(&element, &mut ours);
-    let same = |ours: Attr<'_>| {
-        attrs(ours.value).all(|mine| {
-            let theirs = find(entry.value, mine.kind);
-            theirs.is_some_and(|theirs| theirs.value == mine.value)
-        })
-    };
-    attrs(&ours.bytes).all(same).then_some(element)
+    attrs(&ours.bytes)
+        .all(|ours| agree(ours.value, entry.value))
+        .then_some(element)
 }
 
 /// The values of all fields; nothing if there are bytes left over.

@@ -33,3 +33,5 @@ mod kernel_test;
 mod packet_test;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod unknown_test;
