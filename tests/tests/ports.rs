@@ -153,20 +153,27 @@ fn five_thousand_ports_are_one_batch_of_elements() {
     scene.leaves_nothing();
 }
 
-/// One port of a running container, beside none and beside 5,000: byte for byte the same.
+/// One port of a running container, and a container with one, beside none and beside 5,000: byte for
+/// byte the same.
 #[test]
 fn a_port_costs_the_same_whatever_the_host_has() {
     let Some(scene) = Scene::new() else { return };
     scene.connect("");
-    let one_port =
-        || ["add", "rm"].map(|verb| scene.cost(&format!("network port {verb} n web 9:9")));
-    let alone = one_port();
+    let db = scene.host.sandbox("db");
+    let lines = [
+        "network port add n web 9:9".to_owned(),
+        "network port rm n web 9:9".to_owned(),
+        format!("network connect n db -p 9:9 --netns {}", db.display()),
+        "network disconnect n db".to_owned(),
+    ];
+    let costs = || lines.each_ref().map(|line| scene.cost(line));
+    let alone = costs();
     for cost in &alone {
         assert_eq!((cost.sent.len(), cost.generations), (1, 1), "{cost:?}");
     }
     let many = scene.cost(&format!("network port add n web {MANY}"));
     assert_eq!((many.sent.len(), many.generations), (1, 1), "{many:?}");
-    assert_eq!(one_port(), alone);
+    assert_eq!(costs(), alone);
     let many = scene.cost(&format!("network port rm n web {MANY}"));
     assert_eq!((many.sent.len(), many.generations), (1, 1), "{many:?}");
     scene.cost("network disconnect n web");
