@@ -458,26 +458,8 @@ impl Object {
     /// wish an up loopback is, nobody can tell.
     #[must_use]
     pub fn lingers(&self) -> bool {
-        match self {
-            Self::LinkSysctl(_) => true,
-            Self::Up(up) => up.link.name == LinkName::LOOPBACK,
-            Self::Ruleset(_)
-            | Self::Zone(_)
-            | Self::Masquerade(_)
-            | Self::Dnat(_)
-            | Self::Pinhole(_)
-            | Self::Guard(_)
-            | Self::Passage(_)
-            | Self::Bridge(_)
-            | Self::Veth(_)
-            | Self::Move(_)
-            | Self::Master(_)
-            | Self::Hairpin(_)
-            | Self::Isolated(_)
-            | Self::Address(_)
-            | Self::Route(_)
-            | Self::Forwarding(_) => false,
-        }
+        matches!(self, Self::LinkSysctl(_))
+            || matches!(self, Self::Up(up) if up.link.name == LinkName::LOOPBACK)
     }
 
     /// The namespace that it is in.

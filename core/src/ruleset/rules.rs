@@ -157,165 +157,163 @@ pub(super) fn apart() -> Chain {
     }
 }
 
+const AT4: &[Field] = &[Destination(Family::V4), L4Proto, DestinationPort];
+const AT6: &[Field] = &[Destination(Family::V6), L4Proto, DestinationPort];
+
+/// The chains of the `inet` table, in the order of their creation.
 pub(super) fn chains() -> Vec<Chain> {
+    let mut all = vec![called(Ruleset::ADMIN, Vec::new()), publish(), raw()];
+    all.extend(before_routing());
+    all.extend(loopback6());
+    all.extend([after_routing(), forward()]);
+    all
+}
+
+/// A chain that others jump to.
+fn called(name: &'static str, rules: Vec<Rule>) -> Chain {
+    let base = None;
+    Chain { name, base, rules }
+}
+
+fn base(name: &'static str, (kind, hook, priority): (Kind, Hook, i32), rules: Vec<Rule>) -> Chain {
+    let base = Some((kind, hook, priority));
+    Chain { name, base, rules }
+}
+
+/// A port of this host alone: packets in transit to somebody else's port pass untouched.
+fn publish() -> Chain {
     use Family::{V4, V6};
-    use Verdict::{DnatByMap, Drop, Jump, Masquerade, Pass, Return};
-    let base = |name, kind, hook, priority, rules| Chain {
-        name,
-        base: Some((kind, hook, priority)),
-        rules,
-    };
-    const AT4: &[Field] = &[Destination(V4), L4Proto, DestinationPort];
-    const AT6: &[Field] = &[Destination(V6), L4Proto, DestinationPort];
+    use Verdict::DnatByMap;
     const ANY: &[Field] = &[L4Proto, DestinationPort];
-    vec![
-        Chain {
-            name: Ruleset::ADMIN,
-            base: None,
-            rules: Vec::new(),
-        },
-        // A port of this host alone: packets in transit to somebody else's port pass untouched.
-        Chain {
-            name: "publish",
-            base: None,
-            rules: vec![
-                rule([], DnatByMap(V4, AT4, "publish4_at")),
-                rule([], DnatByMap(V4, ANY, "publish4")),
-                rule([], DnatByMap(V6, AT6, "publish6_at")),
-                rule([], DnatByMap(V6, ANY, "publish6")),
-            ],
-        },
-        // Our bridges have route_localnet set, so that 127.0.0.1:PORT can lead to a container.
-        // That also lets containers address the host's loopback; this takes it back.
-        base(
-            "raw",
-            Kind::Filter,
-            Hook::Prerouting,
-            priority::RAW,
-            vec![
-                rule(
-                    [In(&[Iifname], "bridges"), Loopback4(Destination(V4))],
-                    Drop,
-                ),
-                rule([In(&[Iifname], "bridges"), Loopback4(Source(V4))], Drop),
-            ],
-        ),
-        base(
-            "prerouting",
-            Kind::Nat,
-            Hook::Prerouting,
-            priority::DSTNAT,
-            vec![
-                // Rewritten here it would be gone before the kernel sees that 127.0.0.1 came in
-                // over a cable, and a port published on loopback would be open to the LAN.
-                rule([Loopback4(Destination(V4))], Return),
-                rule([ToThisHost], Jump("publish")),
-            ],
-        ),
-        base(
-            "output",
-            Kind::Nat,
-            Hook::Output,
-            priority::DSTNAT,
-            vec![rule([ToThisHost], Jump("publish"))],
-        ),
-        // IPv6 has no route_localnet: an answer to this host's [::1]:PORT, whose destination is ::1
-        // again behind dstnat, would not be routed to us. So it comes in under the bridge's own
-        // address, and becomes what the client waits for when no more routing is to be done.
-        base(
-            "loopback6",
-            Kind::Filter,
-            Hook::Prerouting,
-            priority::AFTER_DSTNAT,
-            vec![rule(
-                [
-                    Loopback6(Destination(V6)),
-                    In(&[Iifname], "bridges"),
-                    Reply,
-                    BegunByLoopback6,
-                ],
-                Verdict::SetDestination6ByMap(&[Iifname], "gateways6"),
-            )],
-        ),
-        Chain {
-            name: "to_loopback6",
-            base: None,
-            rules: vec![
-                // Or all that is sent to ::1, by anybody, would be cut to the bridge's MTU.
-                rule([Icmpv6Type(Icmpv6::PacketTooBig)], Drop),
-                rule(
-                    [In(&[Iifname], "bridges"), Loopback6(Source(V6))],
-                    Verdict::SetDestination6ToLoopback,
-                ),
-            ],
-        },
-        base(
-            "input",
-            Kind::Filter,
-            Hook::Input,
-            priority::AFTER_SRCNAT,
-            vec![rule(
-                [Dnatted, Reply, BegunByLoopback6],
-                Jump("to_loopback6"),
-            )],
-        ),
-        base(
-            "postrouting",
-            Kind::Nat,
-            Hook::Postrouting,
-            priority::SRCNAT,
-            vec![
-                // A container to a published port of its own network: the answer must come back
-                // through here to be rewritten. Told by address, since a frame that was rewritten
-                // while it was bridged has no incoming interface at this hook.
-                rule(
-                    [Dnatted, In(&[Source(V4), Oifname], "masquerade4")],
-                    Masquerade,
-                ),
-                rule(
-                    [Dnatted, In(&[Source(V6), Oifname], "masquerade6")],
-                    Masquerade,
-                ),
-                // This host's 127.0.0.1:PORT: nobody can answer a loopback address.
-                rule(
-                    [In(&[Oifname], "bridges"), Loopback4(Source(V4))],
-                    Masquerade,
-                ),
-                rule(
-                    [In(&[Oifname], "bridges"), Loopback6(Source(V6))],
-                    Masquerade,
-                ),
-                // Between networks of ours the answer finds its way, so the source stays.
-                rule([In(&[Oifname], "bridges")], Return),
-                rule([In(&[Source(V4), Iifname], "masquerade4")], Masquerade),
-                rule([In(&[Source(V6), Iifname], "masquerade6")], Masquerade),
-            ],
-        ),
-        base(
-            "forward",
-            Kind::Filter,
-            Hook::Forward,
-            priority::BEFORE_FILTER,
-            vec![
-                rule(
-                    [NotIn(&[Iifname], "bridges"), NotIn(&[Oifname], "bridges")],
-                    Return,
-                ),
-                rule([], Jump(Ruleset::ADMIN)),
-                rule([In(&[Iifname, Oifname], "own")], Pass),
-                rule([In(&[Iifname], "internal")], Drop),
-                rule([In(&[Oifname], "internal")], Drop),
-                rule([Established], Pass),
-                rule([In(&[Oifname], "bridges"), Dnatted], Pass),
-                rule([In(&[Iifname, Oifname], "isolated")], Drop),
-                rule([In(AT4, "pinholes4")], Pass),
-                rule([In(AT6, "pinholes6")], Pass),
-                rule([In(&[Iifname], "open"), In(&[Oifname], "open")], Pass),
-                rule([In(&[Iifname, Oifname], "trusted")], Pass),
-                rule([In(&[Oifname], "bridges")], Drop),
-                // What is left comes from a container and leaves.
-                rule([], Pass),
-            ],
-        ),
+    let rules = vec![
+        rule([], DnatByMap(V4, AT4, "publish4_at")),
+        rule([], DnatByMap(V4, ANY, "publish4")),
+        rule([], DnatByMap(V6, AT6, "publish6_at")),
+        rule([], DnatByMap(V6, ANY, "publish6")),
+    ];
+    called("publish", rules)
+}
+
+/// Our bridges have route_localnet set, so that 127.0.0.1:PORT can lead to a container. That also
+/// lets containers address the host's loopback; this takes it back.
+fn raw() -> Chain {
+    use Verdict::Drop;
+    let of_bridge = |field| [In(&[Iifname], "bridges"), Loopback4(field)];
+    let rules = vec![
+        rule(of_bridge(Destination(Family::V4)), Drop),
+        rule(of_bridge(Source(Family::V4)), Drop),
+    ];
+    base(
+        "raw",
+        (Kind::Filter, Hook::Prerouting, priority::RAW),
+        rules,
+    )
+}
+
+/// What comes in, and what the host itself sends.
+fn before_routing() -> [Chain; 2] {
+    let here = || rule([ToThisHost], Verdict::Jump("publish"));
+    let incoming = vec![
+        // Rewritten here it would be gone before the kernel sees that 127.0.0.1 came in over a
+        // cable, and a port published on loopback would be open to the LAN.
+        rule([Loopback4(Destination(Family::V4))], Verdict::Return),
+        here(),
+    ];
+    let at = |hook| (Kind::Nat, hook, priority::DSTNAT);
+    [
+        base("prerouting", at(Hook::Prerouting), incoming),
+        base("output", at(Hook::Output), vec![here()]),
     ]
+}
+
+/// IPv6 has no route_localnet: an answer to this host's [::1]:PORT, whose destination is ::1 again
+/// behind dstnat, would not be routed to us. So it comes in under the bridge's own address, and
+/// becomes what the client waits for when no more routing is to be done.
+fn loopback6() -> [Chain; 3] {
+    use Family::V6;
+    let arriving = rule(
+        [
+            Loopback6(Destination(V6)),
+            In(&[Iifname], "bridges"),
+            Reply,
+            BegunByLoopback6,
+        ],
+        Verdict::SetDestination6ByMap(&[Iifname], "gateways6"),
+    );
+    let arrived = rule(
+        [Dnatted, Reply, BegunByLoopback6],
+        Verdict::Jump("to_loopback6"),
+    );
+    let rewriting = vec![
+        // Or all that is sent to ::1, by anybody, would be cut to the bridge's MTU.
+        rule([Icmpv6Type(Icmpv6::PacketTooBig)], Verdict::Drop),
+        rule(
+            [In(&[Iifname], "bridges"), Loopback6(Source(V6))],
+            Verdict::SetDestination6ToLoopback,
+        ),
+    ];
+    let incoming = (Kind::Filter, Hook::Prerouting, priority::AFTER_DSTNAT);
+    let delivered = (Kind::Filter, Hook::Input, priority::AFTER_SRCNAT);
+    [
+        base("loopback6", incoming, vec![arriving]),
+        called("to_loopback6", rewriting),
+        base("input", delivered, vec![arrived]),
+    ]
+}
+
+fn after_routing() -> Chain {
+    use Family::{V4, V6};
+    use Verdict::{Masquerade, Return};
+    let to_container = In(&[Oifname], "bridges");
+    let rules = vec![
+        // A container to a published port of its own network: the answer must come back through
+        // here to be rewritten. Told by address, since a frame that was rewritten while it was
+        // bridged has no incoming interface at this hook.
+        rule(
+            [Dnatted, In(&[Source(V4), Oifname], "masquerade4")],
+            Masquerade,
+        ),
+        rule(
+            [Dnatted, In(&[Source(V6), Oifname], "masquerade6")],
+            Masquerade,
+        ),
+        // This host's 127.0.0.1:PORT and [::1]:PORT: nobody can answer a loopback address.
+        rule([to_container, Loopback4(Source(V4))], Masquerade),
+        rule([to_container, Loopback6(Source(V6))], Masquerade),
+        // Between networks of ours the answer finds its way, so the source stays.
+        rule([to_container], Return),
+        rule([In(&[Source(V4), Iifname], "masquerade4")], Masquerade),
+        rule([In(&[Source(V6), Iifname], "masquerade6")], Masquerade),
+    ];
+    let place = (Kind::Nat, Hook::Postrouting, priority::SRCNAT);
+    base("postrouting", place, rules)
+}
+
+/// Who reaches whom, of what is routed.
+fn forward() -> Chain {
+    use Verdict::{Drop, Jump, Pass, Return};
+    const BOTH: &[Field] = &[Iifname, Oifname];
+    let to_container = In(&[Oifname], "bridges");
+    let rules = vec![
+        rule(
+            [NotIn(&[Iifname], "bridges"), NotIn(&[Oifname], "bridges")],
+            Return,
+        ),
+        rule([], Jump(Ruleset::ADMIN)),
+        rule([In(BOTH, "own")], Pass),
+        rule([In(&[Iifname], "internal")], Drop),
+        rule([In(&[Oifname], "internal")], Drop),
+        rule([Established], Pass),
+        rule([to_container, Dnatted], Pass),
+        rule([In(BOTH, "isolated")], Drop),
+        rule([In(AT4, "pinholes4")], Pass),
+        rule([In(AT6, "pinholes6")], Pass),
+        rule([In(&[Iifname], "open"), In(&[Oifname], "open")], Pass),
+        rule([In(BOTH, "trusted")], Pass),
+        rule([to_container], Drop),
+        // What is left comes from a container and leaves.
+        rule([], Pass),
+    ];
+    let place = (Kind::Filter, Hook::Forward, priority::BEFORE_FILTER);
+    base("forward", place, rules)
 }
