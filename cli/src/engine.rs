@@ -1,5 +1,6 @@
 //! Engine: a store and an executor, and one transaction at a time between them.
 
+mod dead;
 mod error;
 pub(crate) mod mind;
 #[cfg(test)]
@@ -10,8 +11,8 @@ pub use error::EngineError;
 use std::collections::BTreeSet;
 
 use mydocker_core::{
-    Entry, ErrorKind, Executor, Facts, Failure, Netns, Object, OnFailure, Op, OpError, Outcome,
-    Plan, Protocol, Recorder, Rejection, Request, State, Step, Transaction, drive,
+    EndpointId, Entry, ErrorKind, Executor, Facts, Failure, Netns, Object, OnFailure, Op, OpError,
+    Outcome, Plan, Protocol, Recorder, Rejection, Request, State, Step, Transaction, drive,
 };
 
 use crate::store::{Access, Options, Roots, Store, StoreError};
@@ -35,6 +36,8 @@ pub struct Done {
     pub outcome: Outcome,
     /// How it ended with what earlier commands had left to do, oldest first.
     pub recovered: Vec<Outcome>,
+    /// What was taken from containers that are gone before anything else was done.
+    pub buried: Vec<Plan>,
 }
 
 /// The state at one moment, and the definitions that could not be read.
@@ -79,32 +82,71 @@ impl<X: Executor> Engine<X> {
         &mut self.executor
     }
 
-    /// Carries out a request, after whatever a dead process left to be done.
+    /// Carries out a request, after whatever a dead process left to be done. Endpoints whose container
+    /// is gone are detached first, as far as it takes a few looks, or if the request is refused.
     ///
     /// # Errors
     /// It was not carried out; [`EngineError::exit_code`] says what the kernel holds.
     pub fn apply(&mut self, request: &Request) -> Result<Done, EngineError> {
         let (mut store, recovered) = self.begin()?;
-        if let Some(netns) = entered(store.state(), request)
+        let plan = |engine: &mut Self, store: &mut Store| engine.plan_now(store.state(), request);
+        let (buried, plan) = self.plan_past_dead(&mut store, request, Self::bury, plan)?;
+        self.finish(&mut store, plan, recovered, buried)
+    }
+
+    /// Detaches endpoints whose container is gone, and then plans; and if the request is refused,
+    /// perhaps because of somebody who is no more, looks at all of them and plans again.
+    fn plan_past_dead<M: Memory>(
+        &mut self,
+        memory: &mut M,
+        request: &Request,
+        bury: impl Fn(&mut Self, &mut M, Vec<EndpointId>) -> Result<Vec<Plan>, EngineError>,
+        plan: impl Fn(&mut Self, &mut M) -> Result<Plan, EngineError>,
+    ) -> Result<(Vec<Plan>, Plan), EngineError> {
+        let dead = dead::find(&mut self.executor, memory.state(), request, dead::LOOKS_MAX);
+        let mut buried = bury(self, memory, dead)?;
+        match plan(self, memory) {
+            Err(EngineError::Rejected(rejection)) => {
+                let dead = dead::find(&mut self.executor, memory.state(), request, usize::MAX);
+                if dead.is_empty() {
+                    return Err(rejection.into());
+                }
+                buried.extend(bury(self, memory, dead)?);
+                Ok((buried, plan(self, memory)?))
+            }
+            planned => Ok((buried, planned?)),
+        }
+    }
+
+    fn plan_now(&mut self, state: &State, request: &Request) -> Result<Plan, EngineError> {
+        if let Some(netns) = entered(state, request)
             && !self.executor.is_alive(netns)
         {
             return Err(EngineError::NoNamespace(netns.clone()));
         }
-        let facts = self.facts(store.state(), request)?;
+        let facts = self.facts(state, request)?;
         let look = |wanted: &[_]| self.executor.listeners(wanted).map_err(EngineError::Host);
-        let plan = store.state().plan_around(facts, request, look)?;
+        let plan = state.plan_around(facts, request, look)?;
         self.check_protocols(&plan)?;
-        self.finish(&mut store, plan, recovered)
+        Ok(plan)
     }
 
-    /// Makes the kernel hold what the state wants.
+    fn bury(&mut self, store: &mut Store, dead: Vec<EndpointId>) -> Result<Vec<Plan>, EngineError> {
+        dead::bury(&mut self.executor, store, dead)
+            .map_err(|error| EngineError::Interrupted { error, again: None })
+    }
+
+    /// Makes the kernel hold what the state wants, which is nothing any more for containers that are
+    /// gone.
     ///
     /// # Errors
     /// It does not, or not all of it; [`EngineError::exit_code`] says what it holds.
     pub fn repair(&mut self) -> Result<Done, EngineError> {
         let (mut store, recovered) = self.begin()?;
+        let dead = dead::find_all(&mut self.executor, store.state());
+        let buried = self.bury(&mut store, dead)?;
         let plan = repair_plan(&mut self.executor, store.state())?;
-        self.finish(&mut store, plan, recovered)
+        self.finish(&mut store, plan, recovered, buried)
     }
 
     /// What [`apply`](Self::apply) would do. Writes nothing and makes no file, and needs no more
@@ -115,29 +157,36 @@ impl<X: Executor> Engine<X> {
     /// It can't be done, or the state could not be read.
     pub fn plan(&mut self, request: &Request) -> Result<Plan, EngineError> {
         let mut mind = self.imagine()?;
-        self.plan_next(&mut mind, request)
+        Ok(self.plan_next(&mut mind, request)?.1)
     }
 
     /// [`plan`](Self::plan) for requests one after the other, each as if those before it had been
-    /// carried out.
+    /// carried out, and before it what is taken from containers that are gone.
     ///
     /// # Errors
     /// One of them can't be done, or the state could not be read.
     pub fn plan_all(&mut self, requests: &[Request]) -> Result<Vec<Plan>, EngineError> {
         let mut mind = self.imagine()?;
-        let plans = requests
-            .iter()
-            .map(|request| self.plan_next(&mut mind, request));
-        plans.collect()
+        let mut plans = Vec::new();
+        for request in requests {
+            let (buried, plan) = self.plan_next(&mut mind, request)?;
+            plans.extend(buried);
+            plans.push(plan);
+        }
+        Ok(plans)
     }
 
-    /// What [`repair`](Self::repair) would do. Writes nothing and makes no file.
+    /// What [`repair`](Self::repair) would do, one plan after the other. Writes nothing and makes no
+    /// file.
     ///
     /// # Errors
     /// The state or the kernel could not be read.
-    pub fn plan_repair(&mut self) -> Result<Plan, EngineError> {
-        let mind = self.imagine()?;
-        repair_plan(&mut self.executor, &mind.state)
+    pub fn plan_repair(&mut self) -> Result<Vec<Plan>, EngineError> {
+        let mut mind = self.imagine()?;
+        let dead = dead::find_all(&mut self.executor, &mind.state);
+        let mut plans = dead::bury(&mut Willing, &mut mind, dead)?;
+        plans.push(repair_plan(&mut self.executor, &mind.state)?);
+        Ok(plans)
     }
 
     /// The state as it is now. Makes no file, and waits for a writer to end.
@@ -166,7 +215,18 @@ impl<X: Executor> Engine<X> {
         Ok(mind)
     }
 
-    fn plan_next(&mut self, mind: &mut Mind, request: &Request) -> Result<Plan, EngineError> {
+    /// What would be done next, and before it.
+    fn plan_next(
+        &mut self,
+        mind: &mut Mind,
+        request: &Request,
+    ) -> Result<(Vec<Plan>, Plan), EngineError> {
+        let bury = |_: &mut Self, mind: &mut Mind, dead| Ok(dead::bury(&mut Willing, mind, dead)?);
+        let plan = |engine: &mut Self, mind: &mut Mind| engine.imagine_plan(mind, request);
+        self.plan_past_dead(mind, request, bury, plan)
+    }
+
+    fn imagine_plan(&mut self, mind: &mut Mind, request: &Request) -> Result<Plan, EngineError> {
         let mut facts = match self.facts(&mind.state, request) {
             Err(EngineError::Host(_)) => Facts::default(),
             facts => facts?,
@@ -218,6 +278,7 @@ impl<X: Executor> Engine<X> {
         store: &mut Store,
         plan: Plan,
         recovered: Vec<Outcome>,
+        buried: Vec<Plan>,
     ) -> Result<Done, EngineError> {
         let outcome = self.carry_out(store, plan.clone())?;
         match outcome {
@@ -225,6 +286,7 @@ impl<X: Executor> Engine<X> {
                 plan,
                 outcome,
                 recovered,
+                buried,
             }),
             Outcome::RolledBack(failure) => Err(EngineError::RolledBack(failure.into())),
             Outcome::Stranded { cause, left } => {

@@ -198,7 +198,7 @@ impl Executor for NetlinkExecutor {
     }
 
     fn is_alive(&mut self, netns: &Netns) -> bool {
-        netns::open(Path::new(netns.as_str())).is_ok()
+        !netns::is_gone(Path::new(netns.as_str()))
     }
 
     fn lacks(&mut self, protocol: Protocol) -> Option<&'static str> {

@@ -49,6 +49,16 @@ pub fn open(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Whether there is no such file, or one that is no namespace any more. Who may not look can't tell,
+/// and is told that it is there.
+#[must_use]
+pub fn is_gone(path: &Path) -> bool {
+    let missing = [Errno::ENOENT, Errno::ENOTDIR, Errno::EINVAL, Errno::ESRCH];
+    let errno = |error: io::Error| error.raw_os_error().map(Errno::from_raw);
+    let error = open(path).err().and_then(errno);
+    error.is_some_and(|errno| missing.contains(&errno))
+}
+
 /// Makes a namespace and binds it to `path`, with the directories above. `EEXIST` if there is such
 /// a file already. The namespace lives until [`remove`] and until its last process ends.
 /// Equivalent to: ip netns add NAME

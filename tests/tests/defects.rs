@@ -375,5 +375,6 @@ fn repair_brings_back_what_somebody_took_away() {
             "{damage}"
         );
     }
-    host.ok("network disconnect n dead");
+    let said = host.fails(1, "network disconnect n dead");
+    assert!(said.contains("is not on network `n`"), "{said}");
 }

@@ -7,9 +7,9 @@ mod port;
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
-use mydocker::engine::{Engine, View};
+use mydocker::engine::{Done, Engine, View};
 use mydocker::store::Roots;
-use mydocker_core::{Plan, Request};
+use mydocker_core::{Change, EndpointId, Plan, Request};
 use mydocker_exec_dryrun::{Rendering, render, render_warnings};
 
 use crate::args::{self, Cli, Command, PlanFormat};
@@ -55,8 +55,19 @@ impl App {
         let mut engine = self.engine()?;
         let done = engine.apply(request)?;
         Self::finish(engine)?;
-        done.plan.warnings.iter().for_each(warn);
+        Self::tell(&done);
         Ok(done.plan)
+    }
+
+    /// Says what nobody asked for.
+    fn tell(done: &Done) {
+        for plan in &done.buried {
+            if let Change::EndpointRemoved(EndpointId { network, container }) = &plan.change {
+                let gone = format!("container `{container}` is gone, and off network `{network}`");
+                warn(gone);
+            }
+        }
+        done.plan.warnings.iter().for_each(warn);
     }
 
     /// Makes sure that what was recorded is in the log.

@@ -11,7 +11,7 @@ use crate::args::{
     Connect, Create, Disconnect, EndpointArgs, Format, Inspect, List, NetworkCommand,
     RemoveNetworks, Repair,
 };
-use crate::failure::{Failure, warn};
+use crate::failure::Failure;
 use crate::report::{self, NetworkView};
 
 pub(super) fn run(app: &App, command: NetworkCommand) -> Result<(), Failure> {
@@ -240,13 +240,13 @@ fn disconnect(app: &App, disconnect: Disconnect) -> Result<(), Failure> {
 
 fn repair(app: &App, repair: &Repair) -> Result<(), Failure> {
     if let Some(format) = repair.dry_run.dry_run {
-        let plan = app.engine()?.plan_repair()?;
-        return App::print(&[plan], format);
+        let plans = app.engine()?.plan_repair()?;
+        return App::print(&plans, format);
     }
     let mut engine = app.engine()?;
     let done = engine.repair()?;
     App::finish(engine)?;
-    done.plan.warnings.iter().for_each(warn);
+    App::tell(&done);
     Ok(report::line(format!(
         "{} ops carried out",
         done.plan.ops.len()

@@ -121,7 +121,13 @@ fn a_life_leaves_nothing() {
         host.agrees();
     }
     assert_eq!(host.kernel.inside().looked, 4, "attaching looks at nothing");
-    assert!(host.engine().plan_repair().unwrap().ops.is_empty());
+    assert!(
+        host.engine()
+            .plan_repair()
+            .unwrap()
+            .iter()
+            .all(|plan| plan.ops.is_empty())
+    );
     for request in [detach("web"), remove("other"), detach("db"), remove("net")] {
         host.apply(&request).unwrap();
         host.agrees();
@@ -266,12 +272,11 @@ fn a_dead_container_leaves() {
     for request in [create("net"), attach("web", &["8080:80"])] {
         host.apply(&request).unwrap();
     }
-    for container in ["web", "db"] {
-        host.kernel.inside().dead.insert(netns(container));
-    }
+    host.kernel.inside().dead.insert(netns("db"));
     let error = host.apply(&attach("db", &[])).unwrap_err();
     assert!(matches!(error, EngineError::NoNamespace(_)), "{error}");
     assert_eq!(error.exit_code(), 1);
+    host.kernel.inside().dead.insert(netns("web"));
     // Nothing leads to it any more, but what leads there can go.
     let id = EndpointId {
         network: network("net"),
@@ -289,6 +294,62 @@ fn a_dead_container_leaves() {
     );
     host.apply(&Request::Unpublish { id, ports }).unwrap();
     host.apply(&detach("web")).unwrap();
+    host.agrees();
+}
+
+/// Whoever is dead makes room with the next command about others, and a dry run says so; whoever
+/// is beyond a few looks, once something of theirs is wanted.
+#[test]
+fn the_dead_make_room() {
+    let host = Host::new();
+    host.apply(&create("net")).unwrap();
+    let crowd = dead::LOOKS_MAX + 8;
+    let name = |n: usize| format!("c{n:03}");
+    for n in 0..crowd {
+        host.apply(&attach(&name(n), &[&format!("{}:80", 8000 + n)]))
+            .unwrap();
+    }
+    let dies = |n: usize| host.kernel.inside().dead.insert(netns(&name(n)));
+    let on_net = || host.state().endpoints().count();
+    dies(0);
+    let plans = host.engine().plan_all(&[create("other")]).unwrap();
+    assert_eq!(plans.len(), 2, "{plans:?}");
+    assert_eq!(on_net(), crowd, "a dry run");
+    let done = host.apply(&create("other")).unwrap();
+    assert_eq!(done.buried, plans[..1]);
+    assert_eq!(on_net(), crowd - 1);
+    // The last one is not among the first few, and has the port.
+    dies(crowd - 1);
+    assert_eq!(host.apply(&remove("other")).unwrap().buried, []);
+    assert_eq!(on_net(), crowd - 1);
+    let port = format!("{}:80", 8000 + crowd - 1);
+    let done = host.apply(&attach("new", &[&port])).unwrap();
+    assert_eq!(done.buried.len(), 1);
+    host.agrees();
+    // A network whose containers are all dead can go at once.
+    for n in 1..crowd - 1 {
+        dies(n);
+    }
+    host.kernel.inside().dead.insert(netns("new"));
+    let done = host.apply(&remove("net")).unwrap();
+    assert_eq!(done.buried.len(), crowd - 1);
+    host.agrees();
+}
+
+/// What is asked about a dead container itself is answered as ever.
+#[test]
+fn the_dead_are_themselves_to_be_named() {
+    let host = Host::new();
+    host.apply(&create("net")).unwrap();
+    host.apply(&attach("a", &["8080:80"])).unwrap();
+    host.apply(&attach("b", &[])).unwrap();
+    for container in ["a", "b"] {
+        host.kernel.inside().dead.insert(netns(container));
+    }
+    let done = host.apply(&detach("a")).unwrap();
+    assert_eq!(done.buried.len(), 1, "the other one");
+    let error = host.apply(&detach("b")).unwrap_err();
+    assert!(matches!(error, EngineError::Rejected(_)), "{error}");
     host.agrees();
 }
 

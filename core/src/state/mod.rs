@@ -128,6 +128,13 @@ impl State {
         self.endpoints.values()
     }
 
+    /// All endpoints, by network and container, beginning with that id or the one after it, and at the
+    /// end again with the first.
+    pub fn endpoints_from(&self, id: &EndpointId) -> impl Iterator<Item = &Endpoint> {
+        let (later, earlier) = (self.endpoints.range(id..), self.endpoints.range(..id));
+        later.chain(earlier).map(|(_, endpoint)| endpoint)
+    }
+
     /// The endpoint of that id.
     #[must_use]
     pub fn endpoint(&self, id: &EndpointId) -> Option<&Endpoint> {
