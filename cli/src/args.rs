@@ -88,6 +88,8 @@ pub(crate) enum NetworkCommand {
     /// Published ports of a container that runs
     #[command(subcommand)]
     Port(PortCommand),
+    /// Say how the kernel differs from what is wanted; exits with 4 if it does
+    Check(Check),
     /// Make the kernel hold what is wanted again, after somebody else changed it
     Repair(Repair),
 }
@@ -306,6 +308,13 @@ pub(crate) struct ListPorts {
     /// What the container is called
     #[arg(value_name = "NAME")]
     pub(crate) container: ContainerName,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
 }
 
 #[derive(Debug, Args)]

@@ -11,8 +11,9 @@ pub use error::EngineError;
 use std::collections::BTreeSet;
 
 use mydocker_core::{
-    EndpointId, Entry, ErrorKind, Executor, Facts, Failure, Netns, Object, OnFailure, Op, OpError,
-    Outcome, Plan, Protocol, Recorder, Rejection, Request, State, Step, Transaction, drive,
+    Drift, EndpointId, Entry, ErrorKind, Executor, Facts, Failure, Footprint, Netns, Object,
+    OnFailure, Op, OpError, Outcome, Plan, Protocol, Recorder, Rejection, Request, State, Step,
+    Transaction, drive,
 };
 
 use crate::store::{Access, Options, Roots, Store, StoreError};
@@ -46,6 +47,15 @@ pub struct View {
     /// What is wanted.
     pub state: State,
     /// Why some networks are missing from it.
+    pub damaged: Vec<StoreError>,
+}
+
+/// What is not as it should be.
+#[derive(Debug)]
+pub struct Check {
+    /// In the kernel.
+    pub drift: Vec<Drift>,
+    /// On disk: definitions that can't be read.
     pub damaged: Vec<StoreError>,
 }
 
@@ -189,6 +199,21 @@ impl<X: Executor> Engine<X> {
         Ok(plans)
     }
 
+    /// How the kernel differs from what the state wants, and which definitions can't be read. Changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// The state or the kernel could not be read.
+    pub fn check(&mut self) -> Result<Check, EngineError> {
+        let store = Store::open_with(&self.roots, Access::Read, &self.options)?;
+        let damaged = store.examine()?;
+        let mut mind = Mind::of(store.into_parts().0);
+        recover(&mut Willing, &mut mind)?;
+        let (facts, observed) = look(&mut self.executor, &mind.state)?;
+        let drift = mind.state.drift(&facts, &observed);
+        Ok(Check { drift, damaged })
+    }
+
     /// The state as it is now. Makes no file, and waits for a writer to end.
     ///
     /// # Errors
@@ -207,10 +232,7 @@ impl<X: Executor> Engine<X> {
 
     /// The state as recovering would leave it.
     fn imagine(&self) -> Result<Mind, EngineError> {
-        let mut mind = Mind {
-            state: self.view()?.state,
-            forwarding: BTreeSet::new(),
-        };
+        let mut mind = Mind::of(self.view()?.state);
         recover(&mut Willing, &mut mind)?;
         Ok(mind)
     }
@@ -351,6 +373,12 @@ fn published(op: &Op) -> Option<Protocol> {
 }
 
 fn repair_plan(executor: &mut impl Executor, state: &State) -> Result<Plan, EngineError> {
+    let (facts, observed) = look(executor, state)?;
+    Ok(state.repair(&facts, &observed))
+}
+
+/// What there is to know of the host, and what the kernel holds of ours.
+fn look(executor: &mut impl Executor, state: &State) -> Result<(Facts, Footprint), EngineError> {
     executor.attend(state);
     let mut facts = executor.facts().map_err(EngineError::Host)?;
     let sandboxes = state.netns().into_iter();
@@ -360,7 +388,7 @@ fn repair_plan(executor: &mut impl Executor, state: &State) -> Result<Plan, Engi
     let observed = executor
         .observe(&state.footprint())
         .map_err(EngineError::Host)?;
-    Ok(state.repair(&facts, &observed))
+    Ok((facts, observed))
 }
 
 /// Who remembers a state and takes entries into it.

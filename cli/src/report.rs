@@ -3,7 +3,8 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
-use mydocker_core::{Endpoint, Network, State};
+use mydocker::engine::Check;
+use mydocker_core::{Drift, Endpoint, Network, State};
 use serde::Serialize;
 
 /// Rows under a header, as wide as their widest cell, as `docker` and `podman` align them.
@@ -61,6 +62,34 @@ impl<'s> NetworkView<'s> {
             network,
             up: state.is_up(&network.name),
             endpoints,
+        }
+    }
+}
+
+/// What `network check --format json` shows.
+#[derive(Serialize)]
+pub(crate) struct CheckView<'c> {
+    drift: Vec<DriftView<'c>>,
+    damaged: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct DriftView<'c> {
+    #[serde(flatten)]
+    drift: &'c Drift,
+    /// The same in words.
+    text: String,
+}
+
+impl<'c> CheckView<'c> {
+    pub(crate) fn of(check: &'c Check) -> Self {
+        let view = |drift: &'c Drift| DriftView {
+            drift,
+            text: drift.to_string(),
+        };
+        Self {
+            drift: check.drift.iter().map(view).collect(),
+            damaged: check.damaged.iter().map(ToString::to_string).collect(),
         }
     }
 }

@@ -13,6 +13,7 @@ extern crate alloc;
 extern crate std;
 
 mod binding;
+mod drift;
 mod drive;
 mod endpoint;
 mod facts;
@@ -37,6 +38,7 @@ mod transaction;
 mod warning;
 
 pub use binding::{PortBinding, PortSpec, PortSpecError, Protocol};
+pub use drift::Drift;
 pub use drive::{Executor, Recorder, drive};
 pub use endpoint::{Endpoint, EndpointId};
 pub use facts::{Facts, ForwardChain};

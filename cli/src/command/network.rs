@@ -8,7 +8,7 @@ use mydocker_core::{
 
 use super::App;
 use crate::args::{
-    Connect, Create, Disconnect, EndpointArgs, Format, Inspect, List, NetworkCommand,
+    self, Connect, Create, Disconnect, EndpointArgs, Format, Inspect, List, NetworkCommand,
     RemoveNetworks, Repair,
 };
 use crate::failure::Failure;
@@ -23,6 +23,7 @@ pub(super) fn run(app: &App, command: NetworkCommand) -> Result<(), Failure> {
         NetworkCommand::Connect(connect) => self::connect(app, *connect),
         NetworkCommand::Disconnect(disconnect) => self::disconnect(app, disconnect),
         NetworkCommand::Port(port) => super::port::run(app, port),
+        NetworkCommand::Check(check) => self::check(app, &check),
         NetworkCommand::Repair(repair) => self::repair(app, &repair),
     }
 }
@@ -235,6 +236,29 @@ fn disconnect(app: &App, disconnect: Disconnect) -> Result<(), Failure> {
     match dry_run.dry_run {
         Some(format) => app.dry_run(&[request], format),
         None => app.apply(&request).map(|_| ()),
+    }
+}
+
+fn check(app: &App, check: &args::Check) -> Result<(), Failure> {
+    let found = app.engine()?.check()?;
+    match check.format {
+        Format::Json => report::json(&report::CheckView::of(&found))?,
+        Format::Table => {
+            for damage in &found.damaged {
+                report::line(damage)?;
+            }
+            for drift in &found.drift {
+                report::line(drift)?;
+            }
+        }
+    }
+    match found.damaged.len() + found.drift.len() {
+        0 => Ok(()),
+        many => {
+            let wrong = format!("{many} things are not as they should be");
+            let hint = "`mydocker network repair --dry-run` shows what would be done about them";
+            Err(Failure::refused(wrong).with_code(4).with_hint(hint))
+        }
     }
 }
 

@@ -16,6 +16,13 @@ pub(super) struct Mind {
     pub(super) forwarding: BTreeSet<Family>,
 }
 
+impl Mind {
+    pub(super) fn of(state: State) -> Self {
+        let forwarding = BTreeSet::new();
+        Self { state, forwarding }
+    }
+}
+
 impl Recorder for Mind {
     type Error = Damage;
 

@@ -118,6 +118,20 @@ impl Store {
         Ok(store)
     }
 
+    /// Reads definitions that the state has no need of before the next reboot: why some could not be
+    /// used then.
+    ///
+    /// # Errors
+    /// Their directory can't be read.
+    pub fn examine(&self) -> Result<Vec<StoreError>, StoreError> {
+        let Some(definitions) = Dir::open(&self.roots.root, NAME)? else {
+            return Ok(Vec::new());
+        };
+        let names = definition::names(&definitions)?.into_iter();
+        let read = names.map(|name| definition::read(&definitions, &name));
+        Ok(read.filter_map(Result::err).collect())
+    }
+
     /// Reads everything anew under the same lock, ready for writing: after an error, the files
     /// alone know how far things went.
     ///
