@@ -88,6 +88,10 @@ pub(crate) enum NetworkCommand {
     /// Published ports of a container that runs
     #[command(subcommand)]
     Port(PortCommand),
+    /// List which addresses and ports are taken, and by whom
+    Df(Df),
+    /// Remove all networks that no living container is on
+    Prune(Prune),
     /// Say how the kernel differs from what is wanted; exits with 4 if it does
     Check(Check),
     /// Make the kernel hold what is wanted again, after somebody else changed it
@@ -308,6 +312,19 @@ pub(crate) struct ListPorts {
     /// What the container is called
     #[arg(value_name = "NAME")]
     pub(crate) container: ContainerName,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Df {
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Prune {
+    #[command(flatten)]
+    pub(crate) dry_run: DryRun,
 }
 
 #[derive(Debug, Args)]

@@ -1,10 +1,11 @@
 //! What the command prints: columns for people, JSON for programs.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io::{self, Write};
 
 use mydocker::engine::Check;
-use mydocker_core::{Drift, Endpoint, Network, State};
+use mydocker_core::{Drift, Endpoint, Netns, Network, NetworkName, State, Usage};
 use serde::Serialize;
 
 /// Rows under a header, as wide as their widest cell, as `docker` and `podman` align them.
@@ -63,6 +64,74 @@ impl<'s> NetworkView<'s> {
             up: state.is_up(&network.name),
             endpoints,
         }
+    }
+}
+
+/// What `network df` shows.
+#[derive(Serialize)]
+pub(crate) struct UsageView<'s> {
+    subnets: Vec<SubnetView<'s>>,
+    endpoints: Vec<HolderView<'s>>,
+}
+
+#[derive(Serialize)]
+struct SubnetView<'s> {
+    network: &'s NetworkName,
+    #[serde(flatten)]
+    usage: Usage,
+}
+
+#[derive(Serialize)]
+struct HolderView<'s> {
+    #[serde(flatten)]
+    endpoint: &'s Endpoint,
+    /// Whether the container's namespace is there.
+    alive: bool,
+}
+
+impl<'s> UsageView<'s> {
+    pub(crate) fn of(state: &'s State, dead: &BTreeSet<Netns>) -> Self {
+        let subnets = state.networks().flat_map(|network| {
+            let network = &network.name;
+            let usage = state.usage(network);
+            usage.map(move |usage| SubnetView { network, usage })
+        });
+        let holder = |endpoint: &'s Endpoint| HolderView {
+            endpoint,
+            alive: !dead.contains(&endpoint.netns),
+        };
+        Self {
+            subnets: subnets.collect(),
+            endpoints: state.endpoints().map(holder).collect(),
+        }
+    }
+
+    pub(crate) fn print(&self) -> io::Result<()> {
+        let subnet = |SubnetView { network, usage }: &SubnetView| {
+            let free = usage.capacity.saturating_sub(usage.leased);
+            let (subnet, leased) = (usage.subnet.to_string(), usage.leased.to_string());
+            vec![network.to_string(), subnet, leased, free.to_string()]
+        };
+        let subnets: Vec<_> = self.subnets.iter().map(subnet).collect();
+        table(&["NETWORK", "SUBNET", "LEASED", "FREE"], &subnets)?;
+        if self.endpoints.is_empty() {
+            return Ok(());
+        }
+        line("")?;
+        let holder = |HolderView { endpoint, alive }: &HolderView| {
+            vec![
+                endpoint.id.network.to_string(),
+                endpoint.id.container.to_string(),
+                if *alive { "alive" } else { "dead" }.to_owned(),
+                comma(&endpoint.addresses),
+                comma(&endpoint.ports),
+            ]
+        };
+        let holders: Vec<_> = self.endpoints.iter().map(holder).collect();
+        table(
+            &["NETWORK", "CONTAINER", "STATE", "ADDRESSES", "PORTS"],
+            &holders,
+        )
     }
 }
 

@@ -56,7 +56,7 @@ pub use object::{
 pub use op::{ErrorKind, Op, OpError, OpResult};
 pub use passage::{ForeignChain, ForeignForward, ForeignForwardError, Passage};
 pub use plan::{Change, OnFailure, Plan, diff, standing_on};
-pub use pool::{Pool, PoolError};
+pub use pool::{Pool, PoolError, Usage};
 pub use rejection::{Holder, Rejection};
 pub use request::{AttachSpec, NetworkSpec, Request, Setting, StaticRoute};
 pub use ruleset::{

@@ -4,6 +4,8 @@ use alloc::collections::BTreeMap;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bitvec::prelude::{BitArray, Lsb0};
+use ipnet::IpNet;
+use serde::Serialize;
 
 use crate::Subnet;
 
@@ -34,6 +36,17 @@ pub struct Pool {
     /// Addresses that nobody may lease, in `first..=last`.
     reserved: u128,
     leased: u128,
+}
+
+/// How much of a subnet is leased.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+pub struct Usage {
+    /// The subnet.
+    pub subnet: IpNet,
+    /// Addresses that are leased.
+    pub leased: u128,
+    /// Addresses that can be leased in all.
+    pub capacity: u128,
 }
 
 /// Why an address can't be leased.

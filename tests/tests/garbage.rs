@@ -69,3 +69,41 @@ fn repair_takes_the_dead_off() {
         0
     );
 }
+
+/// What is held by whom, and what nobody alive holds goes.
+#[test]
+fn usage_is_listed_and_the_unused_pruned() {
+    let Some(host) = Host::new() else { return };
+    for network in ["used", "unused", "dead"] {
+        host.ok(&format!("network create {network}"));
+    }
+    let (web, gone) = (host.sandbox("web"), host.sandbox("gone"));
+    host.connect("used", "web", &web, "-p 8080:80");
+    host.connect("dead", "gone", &gone, "");
+    netns::remove(&gone).unwrap();
+    let usage: serde_json::Value =
+        serde_json::from_str(&host.ok("network df --format json")).unwrap();
+    let leased = usage["subnets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| s["leased"].as_u64().unwrap());
+    assert_eq!(leased.collect::<Vec<_>>(), [1, 0, 1]);
+    let table = host.ok("network df");
+    for cell in [
+        "253",
+        "web",
+        "alive",
+        "gone",
+        "dead",
+        "0.0.0.0:8080->80/tcp",
+    ] {
+        assert!(table.contains(cell), "{cell}: {table}");
+    }
+    let rules = host.sh("nft list ruleset");
+    assert!(host.ok("network prune --dry-run").contains("DeleteBridge"));
+    assert_eq!(host.sh("nft list ruleset"), rules, "a dry run");
+    assert_eq!(host.ok("network prune"), "dead\nunused\n");
+    assert_eq!(host.ok("network list --quiet"), "used\n");
+    assert_eq!(host.ok("network prune"), "");
+}

@@ -3,6 +3,7 @@
 mod container;
 mod network;
 mod port;
+mod upkeep;
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;

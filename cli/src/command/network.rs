@@ -6,10 +6,10 @@ use mydocker_core::{
     AttachSpec, Change, ContainerName, EndpointId, Family, Netns, NetworkName, NetworkSpec, Request,
 };
 
-use super::App;
+use super::{App, upkeep};
 use crate::args::{
-    self, Connect, Create, Disconnect, EndpointArgs, Format, Inspect, List, NetworkCommand,
-    RemoveNetworks, Repair,
+    Connect, Create, Disconnect, EndpointArgs, Format, Inspect, List, NetworkCommand,
+    RemoveNetworks,
 };
 use crate::failure::Failure;
 use crate::report::{self, NetworkView};
@@ -23,8 +23,10 @@ pub(super) fn run(app: &App, command: NetworkCommand) -> Result<(), Failure> {
         NetworkCommand::Connect(connect) => self::connect(app, *connect),
         NetworkCommand::Disconnect(disconnect) => self::disconnect(app, disconnect),
         NetworkCommand::Port(port) => super::port::run(app, port),
-        NetworkCommand::Check(check) => self::check(app, &check),
-        NetworkCommand::Repair(repair) => self::repair(app, &repair),
+        NetworkCommand::Df(df) => upkeep::df(app, &df),
+        NetworkCommand::Prune(prune) => upkeep::prune(app, &prune),
+        NetworkCommand::Check(check) => upkeep::check(app, &check),
+        NetworkCommand::Repair(repair) => upkeep::repair(app, &repair),
     }
 }
 
@@ -237,42 +239,4 @@ fn disconnect(app: &App, disconnect: Disconnect) -> Result<(), Failure> {
         Some(format) => app.dry_run(&[request], format),
         None => app.apply(&request).map(|_| ()),
     }
-}
-
-fn check(app: &App, check: &args::Check) -> Result<(), Failure> {
-    let found = app.engine()?.check()?;
-    match check.format {
-        Format::Json => report::json(&report::CheckView::of(&found))?,
-        Format::Table => {
-            for damage in &found.damaged {
-                report::line(damage)?;
-            }
-            for drift in &found.drift {
-                report::line(drift)?;
-            }
-        }
-    }
-    match found.damaged.len() + found.drift.len() {
-        0 => Ok(()),
-        many => {
-            let wrong = format!("{many} things are not as they should be");
-            let hint = "`mydocker network repair --dry-run` shows what would be done about them";
-            Err(Failure::refused(wrong).with_code(4).with_hint(hint))
-        }
-    }
-}
-
-fn repair(app: &App, repair: &Repair) -> Result<(), Failure> {
-    if let Some(format) = repair.dry_run.dry_run {
-        let plans = app.engine()?.plan_repair()?;
-        return App::print(&plans, format);
-    }
-    let mut engine = app.engine()?;
-    let done = engine.repair()?;
-    App::finish(engine)?;
-    App::tell(&done);
-    Ok(report::line(format!(
-        "{} ops carried out",
-        done.plan.ops.len()
-    ))?)
 }

@@ -17,7 +17,7 @@ use crate::snapshot::{Damage, NetworkRecord, Snapshot};
 use crate::{
     Change, ContainerName, Endpoint, EndpointId, Entry, Facts, Family, Footprint, ForeignChain,
     Forwarding, Instance, Listener, Netns, Network, NetworkName, Object, OnFailure, Op, Outcome,
-    Plan, PortBinding, Rejection, Request, Warning, diff, standing_on,
+    Plan, PortBinding, Rejection, Request, Usage, Warning, diff, standing_on,
 };
 use index::{NetworkState, PortIndex, Sandbox};
 
@@ -114,6 +114,17 @@ impl State {
     #[must_use]
     pub fn network(&self, name: &NetworkName) -> Option<&Network> {
         self.networks.get(name).map(|known| &known.network)
+    }
+
+    /// How much of each of the network's subnets is leased.
+    pub fn usage(&self, name: &NetworkName) -> impl Iterator<Item = Usage> {
+        let known = self.networks.get(name).into_iter();
+        let pools = known.flat_map(|known| known.network.subnets.iter().zip(&known.pools));
+        pools.map(|(subnet, pool)| Usage {
+            subnet: subnet.net,
+            leased: pool.leased(),
+            capacity: pool.capacity(),
+        })
     }
 
     /// Whether the kernel has the network's objects; after a reboot it has not, until the first
