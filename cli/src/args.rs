@@ -88,6 +88,8 @@ pub(crate) enum NetworkCommand {
     /// Published ports of a container that runs
     #[command(subcommand)]
     Port(PortCommand),
+    /// Show what was done last: what, when, by whom, how it ended and how long it took
+    Log(Log),
     /// List which addresses and ports are taken, and by whom
     Df(Df),
     /// Remove all networks that no living container is on
@@ -312,6 +314,23 @@ pub(crate) struct ListPorts {
     /// What the container is called
     #[arg(value_name = "NAME")]
     pub(crate) container: ContainerName,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Log {
+    /// How to print it
+    #[arg(long, value_enum, default_value_t, conflicts_with = "replay")]
+    pub(crate) format: Format,
+    /// Print only so many of the newest
+    #[arg(long, short = 'n', value_name = "COUNT", conflicts_with = "replay")]
+    pub(crate) tail: Option<usize>,
+    /// Print the ops of one of them, by its number, as a script that does the same
+    #[arg(long, value_name = "NUMBER", requires = "dry_run")]
+    pub(crate) replay: Option<usize>,
+    /// Touch nothing; there is no other replay
+    #[arg(long, value_enum, value_name = "FORMAT", num_args = 0..=1, requires = "replay")]
+    #[arg(require_equals = true, default_missing_value = "script")]
+    pub(crate) dry_run: Option<PlanFormat>,
 }
 
 #[derive(Debug, Args)]

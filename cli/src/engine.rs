@@ -29,7 +29,7 @@ pub struct Engine<X> {
 }
 
 /// A request that was carried out.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug)]
 pub struct Done {
     /// What was done.
     pub plan: Plan,
@@ -39,6 +39,8 @@ pub struct Done {
     pub recovered: Vec<Outcome>,
     /// What was taken from containers that are gone before anything else was done.
     pub buried: Vec<Plan>,
+    /// Why the history misses some of it; nothing else depends on that.
+    pub forgotten: Option<StoreError>,
 }
 
 /// The state at one moment, and the definitions that could not be read.
@@ -309,6 +311,7 @@ impl<X: Executor> Engine<X> {
                 outcome,
                 recovered,
                 buried,
+                forgotten: store.forgotten(),
             }),
             Outcome::RolledBack(failure) => Err(EngineError::RolledBack(failure.into())),
             Outcome::Stranded { cause, left } => {

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::time::Duration;
 
 use mydocker::engine::Check;
-use mydocker_core::{Drift, Endpoint, Netns, Network, NetworkName, State, Usage};
+use mydocker::store::Event;
+use mydocker_core::{Change, Drift, Endpoint, Netns, Network, NetworkName, Outcome, State, Usage};
 use serde::Serialize;
 
 /// Rows under a header, as wide as their widest cell, as `docker` and `podman` align them.
@@ -178,6 +180,48 @@ pub(crate) fn network_row(state: &State, network: &Network) -> Vec<String> {
         network.bridge.to_string(),
         endpoints.to_string(),
     ]
+}
+
+/// A line of `network log`.
+pub(crate) fn event_row(number: usize, event: &Event) -> Vec<String> {
+    let took = |us| humantime::format_duration(Duration::from_micros(us)).to_string();
+    vec![
+        number.to_string(),
+        humantime::format_rfc3339_millis(event.at()).to_string(),
+        event.took_us.map_or_else(|| "-".to_owned(), took),
+        format!(
+            "uid {}, pid {}: {}",
+            event.uid,
+            event.pid,
+            printable(&event.command)
+        ),
+        change(&event.plan.change),
+        event.ops.to_string(),
+        match &event.outcome {
+            Outcome::Committed => "done".to_owned(),
+            Outcome::RolledBack(failure) => format!("taken back: {failure}"),
+            Outcome::Stranded { cause, left } => format!("{} left: {cause}", left.len()),
+        },
+    ]
+}
+
+/// What a plan does to the state, in words.
+fn change(change: &Change) -> String {
+    match change {
+        Change::NetworkAdded(network) => format!("network {} added", network.name),
+        Change::NetworkRemoved(name) => format!("network {name} removed"),
+        Change::EndpointAdded(endpoint) => format!("{} attached", endpoint.id),
+        Change::EndpointRemoved(id) => format!("{id} detached"),
+        Change::EndpointChanged(endpoint) => format!("ports of {} changed", endpoint.id),
+        Change::Repaired => "repaired".to_owned(),
+    }
+}
+
+/// Text from outside, without what would steer a terminal.
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
 }
 
 /// An endpoint in a line.

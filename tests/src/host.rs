@@ -291,7 +291,7 @@ fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {
         let path = entry.path();
         if path.is_dir() {
             files_below(&path, found);
-        } else if !["lock", "state", "journal"]
+        } else if !["lock", "state", "journal", "history.log"]
             .iter()
             .any(|own| path.ends_with(own))
         {

@@ -8,8 +8,8 @@ mod upkeep;
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
-use mydocker::engine::{Done, Engine, View};
-use mydocker::store::Roots;
+use mydocker::engine::{Done, Engine, EngineError, View};
+use mydocker::store::{Event, Roots, Store};
 use mydocker_core::{Change, EndpointId, Plan, Request};
 use mydocker_exec_dryrun::{Rendering, render, render_warnings};
 
@@ -69,6 +69,14 @@ impl App {
             }
         }
         done.plan.warnings.iter().for_each(warn);
+        if let Some(error) = &done.forgotten {
+            warn(format!("done, but not written into the history: {error}"));
+        }
+    }
+
+    /// What was done, oldest first, and how many lines of that can't be read.
+    fn history(&self) -> Result<(Vec<Event>, usize), Failure> {
+        Ok(Store::history(&self.roots).map_err(EngineError::from)?)
     }
 
     /// Makes sure that what was recorded is in the log.

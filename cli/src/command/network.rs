@@ -23,6 +23,7 @@ pub(super) fn run(app: &App, command: NetworkCommand) -> Result<(), Failure> {
         NetworkCommand::Connect(connect) => self::connect(app, *connect),
         NetworkCommand::Disconnect(disconnect) => self::disconnect(app, disconnect),
         NetworkCommand::Port(port) => super::port::run(app, port),
+        NetworkCommand::Log(log) => upkeep::log(app, &log),
         NetworkCommand::Df(df) => upkeep::df(app, &df),
         NetworkCommand::Prune(prune) => upkeep::prune(app, &prune),
         NetworkCommand::Check(check) => upkeep::check(app, &check),

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use mydocker_core::{Executor, Netns, NetworkName, Request};
 
 use super::App;
-use crate::args::{Check, Df, Format, Prune, Repair};
-use crate::failure::Failure;
+use crate::args::{Check, Df, Format, Log, Prune, Repair};
+use crate::failure::{Failure, warn};
 use crate::report;
 
 pub(super) fn check(app: &App, check: &Check) -> Result<(), Failure> {
@@ -45,6 +45,46 @@ pub(super) fn repair(app: &App, repair: &Repair) -> Result<(), Failure> {
         "{} ops carried out",
         done.plan.ops.len()
     ))?)
+}
+
+/// Shows what was done, the newest last and numbered from it.
+pub(super) fn log(app: &App, log: &Log) -> Result<(), Failure> {
+    let (events, unreadable) = app.history()?;
+    if unreadable > 0 {
+        let lines = if unreadable == 1 { "line" } else { "lines" };
+        warn(format!("{unreadable} {lines} of the history can't be read"));
+    }
+    if let (Some(number), Some(format)) = (log.replay, log.dry_run) {
+        let place = events.len().checked_sub(number).filter(|_| number > 0);
+        let event = place.and_then(|place| events.get(place));
+        let unknown = || {
+            let kept = events.len();
+            Failure::refused(format!(
+                "there is no event {number}: {kept} are kept, the newest is 1"
+            ))
+        };
+        let event = event.ok_or_else(unknown)?;
+        if event.plan.ops.len() < event.ops {
+            let many = format!("event {number} had {} ops, which are not kept", event.ops);
+            return Err(Failure::refused(many));
+        }
+        return App::print(std::slice::from_ref(&event.plan), format);
+    }
+    let shown = log.tail.unwrap_or(events.len()).min(events.len());
+    let shown = &events[events.len() - shown..];
+    match log.format {
+        Format::Json => report::json(&shown)?,
+        Format::Table => {
+            let numbers = (1..=shown.len()).rev();
+            let rows: Vec<_> = numbers
+                .zip(shown)
+                .map(|(n, e)| report::event_row(n, e))
+                .collect();
+            let header = ["NUMBER", "WHEN", "TOOK", "WHO", "WHAT", "OPS", "OUTCOME"];
+            report::table(&header, &rows)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes the networks that no living container is on.

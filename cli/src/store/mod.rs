@@ -5,6 +5,7 @@
 //! <run_root>/network/state    a snapshot: endpoints, leases, ports; as old as the boot at most
 //! <run_root>/network/journal  what happened since: Begin(plan), End(outcome), …
 //! <run_root>/network/lock     one writer or many readers
+//! <run_root>/network/history.log  what was done, for people; nothing depends on it
 //! ```
 //!
 //! Within one boot the run state says which networks there are, and definitions follow it; after
@@ -13,6 +14,7 @@
 mod definition;
 mod dir;
 mod error;
+mod history;
 mod journal;
 mod lock;
 mod record;
@@ -23,11 +25,12 @@ mod tests;
 
 pub(crate) use dir::{Dir, Durability, make_dir, remove_tree};
 pub use error::StoreError;
+pub use history::Event;
 pub(crate) use lock::Lock;
 pub use roots::Roots;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mydocker_core::{Change, Entry, NetworkName, Recorder, Snapshot, State};
 
@@ -73,12 +76,17 @@ pub struct Store {
     options: Options,
     writer: Option<Writer>,
     lock: Option<Lock>,
+    /// When the transaction under way began, if this process began it.
+    began: Option<Instant>,
+    /// Why the history misses something.
+    forgotten: Option<StoreError>,
 }
 
 #[derive(Debug)]
 struct Writer {
     definitions: Dir,
     journal: Journal,
+    run: Dir,
 }
 
 impl Store {
@@ -110,6 +118,8 @@ impl Store {
             options: options.clone(),
             writer: None,
             lock,
+            began: None,
+            forgotten: None,
         };
         match access {
             Access::Read => store.load(run.as_ref())?,
@@ -161,6 +171,7 @@ impl Store {
         self.writer = Some(Writer {
             definitions,
             journal,
+            run,
         });
         Ok(())
     }
@@ -175,6 +186,22 @@ impl Store {
     #[must_use]
     pub fn damaged(&self) -> &[StoreError] {
         &self.damaged
+    }
+
+    /// Why the history misses what was done since this was opened, if it does.
+    pub fn forgotten(&mut self) -> Option<StoreError> {
+        self.forgotten.take()
+    }
+
+    /// What was done, oldest first, and how many lines of it can't be read. Reading it takes no lock.
+    ///
+    /// # Errors
+    /// It can't be read at all.
+    pub fn history(roots: &Roots) -> Result<(Vec<Event>, usize), StoreError> {
+        match Dir::open(&roots.run_root, NAME)? {
+            Some(run) => history::read(&run),
+            None => Ok((Vec::new(), 0)),
+        }
     }
 
     /// Gives up the lock and keeps what was read.
@@ -266,8 +293,10 @@ impl Recorder for Store {
         let Some(mut writer) = self.writer.take() else {
             return Err(self.read_only());
         };
+        let pending = self.state.pending().cloned();
         let changed = match entry {
             Entry::Begin(plan) => {
+                self.began = Some(Instant::now());
                 if let Change::NetworkAdded(network) = &plan.change {
                     // One that is there and was not adopted can't be read: it is not ours to replace.
                     definition::read(&writer.definitions, &network.name)?;
@@ -290,6 +319,10 @@ impl Recorder for Store {
             }
         }
         writer.journal.append(entry)?;
+        if let (Entry::End(outcome), Some(plan)) = (entry, pending) {
+            let event = Event::now(self.began.take(), plan, outcome.clone());
+            self.forgotten = history::append(&writer.run, event).err();
+        }
         self.writer = Some(writer);
         Ok(())
     }

@@ -1,0 +1,159 @@
+//! History: what was done, when and by whom, for people to look back at. It is bounded, kept apart
+//! from the state, and losing it loses nothing else.
+
+use std::io::Write;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use mydocker_core::{Outcome, Plan};
+use rustix::fs::OFlags;
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+use super::dir::{Dir, Durability};
+use super::error::io;
+
+const NAME: &str = "history.log";
+/// What the log was called before it grew too long.
+const OLDER: &str = "history.log.1";
+
+/// The log and its predecessor hold as much each.
+const BYTES_MAX: u64 = 2 * 1024 * 1024;
+/// An event that is longer is kept without its ops.
+const EVENT_BYTES_MAX: usize = 256 * 1024;
+/// As much of a command line is kept.
+const COMMAND_CHARS_MAX: usize = 256;
+
+/// A transaction that ended.
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+pub struct Event {
+    /// When it ended, in milliseconds since 1970 (UTC).
+    pub at_unix_ms: u64,
+    /// How long it took, in microseconds; nothing if another process began it.
+    pub took_us: Option<u64>,
+    /// The process that ended it.
+    pub pid: u32,
+    /// Who ran that process, by number.
+    pub uid: u32,
+    /// Its command line, shortened.
+    pub command: String,
+    /// How many ops the plan had.
+    pub ops: usize,
+    /// What was planned; without ops if there were very many.
+    pub plan: Plan,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+impl Event {
+    pub(super) fn now(began: Option<Instant>, plan: Plan, outcome: Outcome) -> Self {
+        let since_1970 = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let took = began.map(|began| began.elapsed());
+        let words: Vec<_> = std::env::args_os()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
+        Self {
+            at_unix_ms: whole(since_1970.as_millis()),
+            took_us: took.map(|took| whole(took.as_micros())),
+            pid: std::process::id(),
+            uid: rustix::process::getuid().as_raw(),
+            command: words.join(" ").chars().take(COMMAND_CHARS_MAX).collect(),
+            ops: plan.ops.len(),
+            plan,
+            outcome,
+        }
+    }
+
+    /// When it ended.
+    #[must_use]
+    pub fn at(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.at_unix_ms)
+    }
+}
+
+fn whole(number: u128) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+/// Adds an event.
+pub(super) fn append(dir: &Dir, mut event: Event) -> Result<(), StoreError> {
+    let path = dir.path_of(NAME);
+    let mut line = to_line(&event).map_err(io("write", &path))?;
+    if line.len() > EVENT_BYTES_MAX {
+        event.plan.ops.clear();
+        line = to_line(&event).map_err(io("write", &path))?;
+    }
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE;
+    let Some(mut file) = dir.open_file(NAME, flags)? else {
+        return Err(io("open", &path)(std::io::ErrorKind::NotFound.into()));
+    };
+    if file.metadata().map_err(io("look at", &path))?.len() > BYTES_MAX {
+        dir.rename(NAME, OLDER, Durability::Kernel)?;
+        return append(dir, event);
+    }
+    file.write_all(&line).map_err(io("write", &path))
+}
+
+fn to_line(event: &Event) -> std::io::Result<Vec<u8>> {
+    // Behind a line that a dead process left unfinished, too.
+    let mut line = vec![b'\n'];
+    serde_json::to_writer(&mut line, event)?;
+    Ok(line)
+}
+
+/// All events that are kept, oldest first, and how many lines can't be read: torn by a crash, or
+/// written by another version.
+pub(super) fn read(dir: &Dir) -> Result<(Vec<Event>, usize), StoreError> {
+    let (mut events, mut unreadable) = (Vec::new(), 0);
+    for name in [OLDER, NAME] {
+        let bytes = dir.read(name)?.unwrap_or_default();
+        let lines = bytes
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty());
+        for line in lines {
+            match serde_json::from_slice(line) {
+                Ok(event) => events.push(event),
+                Err(_) => unreadable += 1,
+            }
+        }
+    }
+    Ok((events, unreadable))
+}
+
+#[cfg(test)]
+mod tests {
+    use mydocker_core::{Change, OnFailure};
+
+    use super::*;
+
+    fn event() -> Event {
+        let plan = Plan {
+            change: Change::Repaired,
+            on_failure: OnFailure::Continue,
+            ops: Vec::new(),
+            warnings: Vec::new(),
+        };
+        Event::now(Some(Instant::now()), plan, Outcome::Committed)
+    }
+
+    #[test]
+    fn it_is_bounded() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = Dir::create(root.path(), "network").unwrap();
+        let one = to_line(&event()).unwrap().len() as u64;
+        let many = 5 * BYTES_MAX / one;
+        let size = |name: &str| {
+            let file = dir.open_file(name, OFlags::RDONLY).unwrap();
+            file.map_or(0, |file| file.metadata().unwrap().len())
+        };
+        for _ in 0..many {
+            append(&dir, event()).unwrap();
+        }
+        for name in [NAME, OLDER] {
+            assert!(size(name) <= BYTES_MAX + 2 * one, "{name}: {}", size(name));
+        }
+        let (events, unreadable) = read(&dir).unwrap();
+        assert!(events.len() as u64 > BYTES_MAX / one / 2 && unreadable == 0);
+    }
+}
