@@ -28,6 +28,7 @@ mod op;
 mod passage;
 mod plan;
 mod pool;
+mod reachability;
 mod rejection;
 mod request;
 mod ruleset;
@@ -57,6 +58,7 @@ pub use op::{ErrorKind, Op, OpError, OpResult};
 pub use passage::{ForeignChain, ForeignForward, ForeignForwardError, Passage};
 pub use plan::{Change, OnFailure, Plan, diff, standing_on};
 pub use pool::{Pool, PoolError, Usage};
+pub use reachability::{Arrival, Call, Callee, Caller, Grant, Neighbour, Source, Wall};
 pub use rejection::{Holder, Rejection};
 pub use request::{AttachSpec, NetworkSpec, Request, Setting, StaticRoute};
 pub use ruleset::{
