@@ -471,6 +471,9 @@ impl<'s> Question<'s> {
             let (by, binding) = (endpoint.id.clone(), binding.clone());
             return Ok(Grant::Open { by, binding });
         }
+        if let Some(from) = from.filter(|from| from.name == network.name) {
+            return Err(Wall::NoIcc(from.name.clone()));
+        }
         if let Some(from) = from.filter(|from| !from.isolate && !network.isolate) {
             let (from, to) = (from.name.clone(), network.name.clone());
             return Ok(Grant::NotIsolated(from, to));

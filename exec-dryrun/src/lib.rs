@@ -5,10 +5,12 @@
 
 mod faulty;
 mod kernel;
+mod packet;
 mod recorder;
 mod rendering;
 
 pub use faulty::{Crashed, Fault, Faulty, until_crash};
 pub use kernel::Kernel;
+pub use packet::{Delivery, Loss, Receiver, Sender, Uplink, Wires};
 pub use recorder::Recorder;
 pub use rendering::{Rendering, render, render_warnings};
