@@ -526,8 +526,9 @@ impl<'s> Question<'s> {
         if by.id == endpoint.id {
             return Ok(());
         }
+        let own = self.network(endpoint)?;
         let passes = if by_host {
-            !network.internal || self.is_hosts(to)
+            self.is_hosts(to) || !network.internal && !own.internal
         } else {
             !translated && network.icc
         };
