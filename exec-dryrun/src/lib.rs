@@ -1,6 +1,7 @@
 //! Executors that touch no host: a [model](Kernel) of the kernel, a [log](Recorder) of what any
 //! executor was told and how it answered, and a [saboteur](Faulty) that makes any executor fail
-//! as a real one can. And the [renderings](Rendering) of a plan that nobody carries out.
+//! as a real one can. The [renderings](Rendering) of a plan that nobody carries out, and the
+//! [wires](Wires) that say what becomes of a packet.
 #![forbid(unsafe_code)]
 
 mod faulty;

@@ -26,8 +26,8 @@
 //! | end of a foreign chain | | takes the passage in it |
 //! | end of a sandbox | | takes its links and so the host's ends of their cables |
 //!
-//! Not modelled: secondary IPv4 addresses, packets, other tables' verdicts, the kernel's own
-//! link-local addresses.
+//! Packets are the business of [`Wires`](crate::Wires). Not modelled: secondary IPv4 addresses,
+//! other tables' verdicts, the kernel's own link-local addresses.
 #![expect(
     clippy::wildcard_enum_match_arm,
     reason = "each match picks one kind out of a set of all kinds"

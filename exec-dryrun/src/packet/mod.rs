@@ -3,21 +3,21 @@
 //! Objects are taken for what they do: cables, bridges, addresses and routes for where a packet
 //! goes, the ruleset for whether it may. Not modelled: frames between containers that pass the
 //! rules for packets as well (`net.bridge.bridge-nf-call-iptables`), tables of others, `rp_filter`,
-//! and what answers a call that the host made.
+//! and what rules do to an answer that ends at the host.
 #![expect(
     clippy::wildcard_enum_match_arm,
     reason = "each match picks one kind out of a set of all kinds"
 )]
 
+mod routes;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
-use ipnet::IpNet;
 use mydocker_core::{
-    Address, Element, Family, Footprint, Hook, Isolated, Link, LinkName, Master, Move, Netns, Ns,
-    Object, Protocol, Route, Ruleset, TableFamily, Up,
+    Address, Element, Footprint, Hook, Isolated, Link, LinkName, Master, Move, Netns, Ns, Object,
+    Protocol, Route, Ruleset, TableFamily, Up,
 };
 
 use rules::Packet;
@@ -344,116 +344,6 @@ impl<'a> Wires<'a> {
                 }
                 self.switch(port, to, &mut packet)
             }
-        }
-    }
-
-    /// The longest prefix, of equals the least metric.
-    fn way(&self, ns: &Ns, to: IpAddr) -> Result<Way<'a>, Loss> {
-        let here = || self.addresses.iter().filter(|a| a.link.ns == *ns);
-        if to.is_loopback() || here().any(|a| a.address.addr() == to) {
-            return Ok(Way::Itself);
-        }
-        let links = here().map(|a| (a.address.trunc(), 0, &a.link, to));
-        let routes = self.routes.iter().filter(|route| route.link.ns == *ns);
-        let routes = routes.map(|r| (r.destination, r.metric.unwrap_or(0), &r.link, r.via));
-        let fitting = links
-            .chain(routes)
-            .filter(|(net, _, link, _)| net.contains(&to) && self.up.contains(link));
-        let rank = |net: &IpNet, metric| (u8::MAX - net.prefix_len(), metric);
-        let best = fitting.min_by_key(|(net, metric, ..)| rank(net, *metric));
-        let nowhere = || Loss::NoRoute(ns.clone(), to);
-        let (_, _, link, next) = best.ok_or_else(nowhere)?;
-        let source = self.address_on(link, next).ok_or_else(nowhere)?;
-        Ok(Way::By(link, next, source))
-    }
-
-    /// The interface by which the host sends something on; `None` if it keeps it.
-    fn route(&self, to: IpAddr) -> Option<LinkName> {
-        if self.is_hosts(to) {
-            return None;
-        }
-        let mut bridges = self.hosts();
-        let bridge = bridges
-            .find(|a| a.address.contains(&to))
-            .map(|a| a.link.name);
-        bridge.or(self.uplinks.first().map(|uplink| uplink.name))
-    }
-
-    /// What the kernel chooses as the source of a packet of the host's own.
-    fn hosts_source(&self, to: IpAddr) -> IpAddr {
-        let loopback = match to {
-            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        };
-        match self.route(to) {
-            None if to.is_loopback() => loopback,
-            None => to,
-            Some(out) => self.address_of(out, to).unwrap_or(loopback),
-        }
-    }
-
-    fn masquerade(&self, packet: &Packet) -> Option<IpAddr> {
-        self.address_of(packet.oif?, packet.destination)
-    }
-
-    /// The host's address on an interface, in the subnet of `to` if it has one there.
-    fn address_of(&self, link: LinkName, to: IpAddr) -> Option<IpAddr> {
-        if self.is_bridge(link) {
-            return self.address_on(&Link::host(link), to);
-        }
-        let uplink = self.uplinks.iter().find(|uplink| uplink.name == link)?;
-        let mut addresses = uplink.addresses.iter().copied();
-        addresses.find(|address| Family::of(*address) == Family::of(to))
-    }
-
-    /// An interface's address: that in the subnet of `to`, or the first of its family.
-    fn address_on(&self, link: &Link, to: IpAddr) -> Option<IpAddr> {
-        let on = || {
-            self.addresses
-                .iter()
-                .filter(|a| a.link == *link)
-                .map(|a| a.address)
-        };
-        let beside = on().find(|address| address.contains(&to));
-        let first = || on().find(|address| Family::of(address.addr()) == Family::of(to));
-        Some(beside.or_else(first)?.addr())
-    }
-
-    fn is_at(&self, link: &Link, address: IpAddr) -> bool {
-        let mut all = self.addresses.iter();
-        all.any(|a| a.link == *link && a.address.addr() == address)
-    }
-
-    fn is_hosts(&self, address: IpAddr) -> bool {
-        let on_uplink = |uplink: &Uplink| uplink.addresses.contains(&address);
-        address.is_loopback()
-            || self.uplinks.iter().any(on_uplink)
-            || self.hosts().any(|a| a.address.addr() == address)
-    }
-
-    /// The host's addresses on bridges.
-    fn hosts(&self) -> impl Iterator<Item = &'a Address> {
-        self.addresses
-            .iter()
-            .copied()
-            .filter(|a| a.link.ns == Ns::Host)
-    }
-
-    fn is_bridge(&self, name: LinkName) -> bool {
-        self.hosts().any(|address| address.link.name == name)
-    }
-
-    /// Who answers for an address on a bridge.
-    fn station(&self, bridge: LinkName, address: IpAddr) -> Result<Station<'a>, Loss> {
-        if self.is_at(&Link::host(bridge), address) {
-            return Ok(Station::Host);
-        }
-        let plugged = |m: &&Move| self.masters.get(&m.host) == Some(&bridge);
-        let mut here = self.moves.iter().copied().filter(plugged);
-        let found = here.find(|m| self.is_at(&m.to, address));
-        match found {
-            Some(moved) => Ok(Station::Container(moved.host, &moved.to)),
-            None => Err(Loss::Nobody(bridge, address)),
         }
     }
 }

@@ -277,6 +277,29 @@ fn ports() -> impl Iterator<Item = (u16, Protocol)> {
     tcp.into_iter().chain(udp)
 }
 
+/// Whoever asks why learns the rule.
+#[test]
+fn a_lost_packet_names_the_rule_that_dropped_it() {
+    let world = World::default().after(&[
+        Request::CreateNetwork(create("n0", &["10.1.0.0/24"])),
+        Request::Attach(attach("n0", "c0", &["8080:80"])),
+    ]);
+    let (footprint, uplinks) = (world.state().footprint(), uplinks());
+    let lan = Sender::Outside {
+        interface: word("lan"),
+        address: word("192.0.2.9"),
+    };
+    let wires = Wires::new(&footprint, &uplinks);
+    let send = |to: &str| wires.send(&lan, word(to), Protocol::Tcp);
+    assert_eq!(send("192.0.2.1:8080").unwrap().port, 80);
+    let dropped = Loss::Dropped {
+        table: "inet mydocker".into(),
+        chain: "forward",
+        rule: "oifname @bridges drop".into(),
+    };
+    assert_eq!(send("10.1.0.2:80"), Err(dropped));
+}
+
 /// A neighbour that is called by way of the gateway is a neighbour still.
 #[test]
 #[ignore = "what comes in and leaves by one bridge passes the forward chain, icc or not"]

@@ -1,299 +1,22 @@
-//! Reachability: who reaches whom, and why. From what is wanted alone, not from rules: what the
-//! ruleset and the kernel must come to as well.
+//! How a call is judged: the way of its first packet, and that of the answer.
 
 use alloc::collections::BTreeSet;
-use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
+
+use super::{Arrival, Callee, Caller, Grant, Neighbour, Source, Wall};
 use crate::{
-    ContainerName, Endpoint, EndpointId, Family, GatewayMode, LinkName, Network, NetworkName,
-    PortBinding, Protocol, State, Subnet,
+    ContainerName, Endpoint, Family, GatewayMode, LinkName, Network, PortBinding, Protocol, State,
+    Subnet,
 };
 
-/// The first packet of a connection.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Call {
-    /// Who calls.
-    pub from: Caller,
-    /// The address that is called, and its port.
-    pub to: SocketAddr,
-    /// The transport protocol.
-    pub protocol: Protocol,
-}
-
-/// Who calls.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Caller {
-    /// A container, from the address that its routes choose.
-    Container(ContainerName),
-    /// The host itself.
-    Host,
-    /// Another machine, which sends what it does not know where to through the host.
-    Outside {
-        /// The interface of the host that its packets come in by.
-        interface: LinkName,
-        /// Its address, of the family that it calls.
-        address: IpAddr,
-    },
-}
-
-/// Where a call arrives, with nothing of ours in the way of its answer.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Arrival {
-    /// Who gets it.
-    pub at: Callee,
-    /// The port that it arrives at: of a published one, the container's.
-    pub port: u16,
-    /// Whom it comes from, as the callee sees it.
-    pub source: Source,
-    /// What lets it through.
-    pub why: Grant,
-}
-
-/// Who is called.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Callee {
-    /// A container, by its interface on that network.
-    Endpoint(EndpointId),
-    /// The caller, which is called by none but itself.
-    Caller,
-    /// The host, whose own firewall judges next.
-    Host,
-    /// Whoever the host's routes lead to, past its own firewall.
-    Outside,
-}
-
-/// Whom a call comes from, as the callee sees it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Source {
-    /// The caller, as it is.
-    Caller,
-    /// The host, on the callee's network: the answer to the caller itself could not come back.
-    Gateway(IpAddr),
-    /// The host, by its address on the interface that leads out.
-    Host,
-}
-
-/// What lets a call through.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[expect(missing_docs, reason = "fields are what their text says")]
-pub enum Grant {
-    /// It never leaves the caller.
-    Itself,
-    /// Neighbours.
-    SameNetwork(NetworkName),
-    /// Handed to a container that the caller's network has a route by.
-    NextHop(EndpointId),
-    /// A port of the host.
-    Published {
-        by: EndpointId,
-        binding: PortBinding,
-    },
-    /// A port of the container's own address.
-    Open {
-        by: EndpointId,
-        binding: PortBinding,
-    },
-    /// Neither network is isolated.
-    NotIsolated(NetworkName, NetworkName),
-    /// An interface with privileges.
-    Trusted {
-        interface: LinkName,
-        network: NetworkName,
-    },
-    /// The host to a container.
-    FromHost(NetworkName),
-    /// A container to the world.
-    WayOut(NetworkName),
-    /// The host's own services.
-    Unpublished { port: u16, protocol: Protocol },
-    /// The host's own services, though the port is published somewhere else.
-    PublishedElsewhere {
-        by: EndpointId,
-        binding: PortBinding,
-    },
-    /// No container is concerned.
-    NotOurs,
-}
-
-/// What stands in a call's way.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[expect(missing_docs, reason = "fields are what their text says")]
-pub enum Wall {
-    /// Nobody knows the caller.
-    #[error("there is no container `{0}`")]
-    Unknown(ContainerName),
-    /// Multicast, broadcast, IPv6 link-local, unspecified, or of another family than the caller's.
-    #[error("{0} is not an address that can be routed to from there")]
-    Unfit(IpAddr),
-    /// Loopback of the host.
-    #[error("{0} of the host is reached from the host alone")]
-    Loopback(IpAddr),
-    /// Nobody is there.
-    #[error("nobody on network `{1}` has address {0}")]
-    Nobody(IpAddr, NetworkName),
-    /// The caller has no route.
-    #[error("container `{0}` has no route to {1}")]
-    NoRoute(ContainerName, IpAddr),
-    /// The callee has no route.
-    #[error("{0} has no route back to {1}")]
-    NoWayBack(EndpointId, IpAddr),
-    /// The callee answers by an interface whose address it was not called by.
-    #[error("{0} would answer by network `{1}`, under an address that it does not have there")]
-    AnswersAstray(EndpointId, NetworkName),
-    /// Neighbours that don't talk.
-    #[error(
-        "icc is off on network `{0}`: its containers reach each other by published ports alone"
-    )]
-    NoIcc(NetworkName),
-    /// Internal on either side.
-    #[error("network `{0}` is internal")]
-    Internal(NetworkName),
-    /// Gateway mode `isolated`.
-    #[error("network `{0}` is isolated: the host has no address on it")]
-    NoGateway(NetworkName),
-    /// Not published, and asked from another network or from outside.
-    #[error("port {}/{protocol} of {} is closed to {from}", .to.port(), .to.ip())]
-    Closed {
-        to: SocketAddr,
-        protocol: Protocol,
-        from: Neighbour,
-    },
-}
-
-/// From where a packet comes that the host passes on.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Neighbour {
-    /// A network of ours.
-    Network(NetworkName),
-    /// An interface of the host that is none of ours.
-    Interface(LinkName),
-}
-
-impl fmt::Display for Neighbour {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Network(name) => write!(f, "network `{name}`: one of the two is isolated"),
-            Self::Interface(name) => write!(f, "`{name}`, which the network does not trust"),
-        }
-    }
-}
-
-/// `published by web on front at every address of the host`
-impl fmt::Display for Grant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Itself => f.write_str("it does not leave the caller"),
-            Self::SameNetwork(network) => {
-                write!(f, "both are on network `{network}`, which is not filtered")
-            }
-            Self::NextHop(router) => write!(f, "the caller has a route by {router}"),
-            Self::Published { by, binding } => write!(f, "published by {by} at {}", At(binding)),
-            Self::Open { by, binding } => {
-                let PortBinding {
-                    container_port,
-                    protocol,
-                    ..
-                } = binding;
-                let network = &by.network;
-                write!(
-                    f,
-                    "{container_port}/{protocol} of {by} is open at its own address: \
-                     network `{network}` is routed"
-                )
-            }
-            Self::NotIsolated(from, to) => {
-                write!(f, "neither network `{from}` nor `{to}` is isolated")
-            }
-            Self::Trusted { interface, network } => {
-                write!(f, "network `{network}` trusts interface `{interface}`")
-            }
-            Self::FromHost(network) => {
-                write!(f, "the host reaches all on network `{network}`")
-            }
-            Self::WayOut(network) => write!(f, "network `{network}` leads out"),
-            Self::Unpublished { port, protocol } => write!(
-                f,
-                "nobody publishes {port}/{protocol}: the host's own services and firewall decide"
-            ),
-            Self::PublishedElsewhere { by, binding } => write!(
-                f,
-                "published by {by} at {} alone: the host's own services and firewall decide",
-                At(binding)
-            ),
-            Self::NotOurs => f.write_str("no container is concerned: the host decides"),
-        }
-    }
-}
-
-/// Where a port is published.
-struct At<'a>(&'a PortBinding);
-
-impl fmt::Display for At<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let address = self.0.host_ip;
-        match (address.is_unspecified(), Family::of(address)) {
-            (true, Family::V4) => f.write_str("every IPv4 address of the host"),
-            (true, Family::V6) => f.write_str("every IPv6 address of the host"),
-            (false, _) => write!(f, "{address}"),
-        }
-    }
-}
-
-impl State {
-    /// Whether a call arrives, where and why, if the kernel holds what is wanted and `hosts` are
-    /// the host's addresses, but for loopback and those on our bridges. A closed port counts as
-    /// arrived: whether somebody listens is not asked, and neither is what containers, other
-    /// firewalls and the administrator's chain do.
-    ///
-    /// ```
-    /// # use mydocker_core::*;
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let mut state = State::new(Instance::DEFAULT);
-    /// let front = NetworkSpec { subnets: vec!["10.0.0.0/24".parse()?], ..NetworkSpec::new("front".parse()?) };
-    /// let web = AttachSpec {
-    ///     ports: vec!["8080:80".parse()?],
-    ///     ..AttachSpec::new("front".parse()?, "web".parse()?, "/run/netns/web".parse()?)
-    /// };
-    /// for request in [Request::CreateNetwork(front), Request::Attach(web)] {
-    ///     let plan = state.plan(&Facts::default(), &request)?;
-    ///     state.absorb(&Entry::Begin(plan))?;
-    ///     state.absorb(&Entry::End(Outcome::Committed))?;
-    /// }
-    /// let hosts = ["192.0.2.1".parse()?].into();
-    /// let from = Caller::Outside { interface: "eth0".parse()?, address: "192.0.2.9".parse()? };
-    /// let call = |to: &str| -> Result<Call, Box<dyn std::error::Error>> {
-    ///     Ok(Call { from: from.clone(), to: to.parse()?, protocol: Protocol::Tcp })
-    /// };
-    /// let arrival = state.reach(&hosts, &call("192.0.2.1:8080")?)?;
-    /// assert_eq!(arrival.port, 80);
-    /// assert_eq!(arrival.source, Source::Caller);
-    /// assert_eq!(arrival.why.to_string(), "published by web on front at every IPv4 address of the host");
-    /// let wall = state.reach(&hosts, &call("10.0.0.2:80")?).unwrap_err();
-    /// assert_eq!(wall.to_string(), "port 80/tcp of 10.0.0.2 is closed to `eth0`, which the network does not trust");
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// What stands in its way, or in that of its answer.
-    pub fn reach(&self, hosts: &BTreeSet<IpAddr>, call: &Call) -> Result<Arrival, Wall> {
-        let question = Question {
-            state: self,
-            hosts,
-            to: call.to,
-            protocol: call.protocol,
-        };
-        question.answer(&call.from)
-    }
-}
-
 /// A call, and what it meets.
-struct Question<'s> {
-    state: &'s State,
-    hosts: &'s BTreeSet<IpAddr>,
-    to: SocketAddr,
-    protocol: Protocol,
+pub(super) struct Question<'s> {
+    pub(super) state: &'s State,
+    pub(super) hosts: &'s BTreeSet<IpAddr>,
+    pub(super) to: SocketAddr,
+    pub(super) protocol: Protocol,
 }
 
 /// Where the host has a packet from.
@@ -313,7 +36,7 @@ enum Way<'s> {
 }
 
 impl<'s> Question<'s> {
-    fn answer(&self, from: &Caller) -> Result<Arrival, Wall> {
+    pub(super) fn answer(&self, from: &Caller) -> Result<Arrival, Wall> {
         let to = self.to.ip();
         if !is_one_machines(to) {
             return Err(Wall::Unfit(to));
@@ -564,9 +287,7 @@ impl<'s> Question<'s> {
             routes.map(move |route| (route.destination, endpoint, route.via))
         });
         let fitting = links.chain(routes).filter(|(net, ..)| net.contains(&to));
-        let longer = |a: &(ipnet::IpNet, _, _), b: &(ipnet::IpNet, _, _)| {
-            b.0.prefix_len() > a.0.prefix_len()
-        };
+        let longer = |a: &(IpNet, _, _), b: &(IpNet, _, _)| b.0.prefix_len() > a.0.prefix_len();
         let (_, endpoint, next) = fitting.reduce(|a, b| if longer(&a, &b) { b } else { a })?;
         Some(Way::By(endpoint, next))
     }
@@ -655,9 +376,7 @@ fn is_gateway(network: &Network, address: IpAddr) -> bool {
 /// The address of an endpoint in the subnet of a neighbour's.
 fn beside(endpoint: &Endpoint, neighbour: IpAddr) -> Option<IpAddr> {
     let mut addresses = endpoint.addresses.iter();
-    addresses
-        .find(|a| a.contains(&neighbour))
-        .map(ipnet::IpNet::addr)
+    addresses.find(|a| a.contains(&neighbour)).map(IpNet::addr)
 }
 
 /// Whether an address is one machine's, and the same one's on every link.
