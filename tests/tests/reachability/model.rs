@@ -305,7 +305,7 @@ fn a_lost_packet_names_the_rule_that_dropped_it() {
 #[ignore = "what comes in and leaves by one bridge passes the forward chain, icc or not"]
 fn icc_off_holds_by_way_of_the_gateway() {
     let detour = StaticRoute {
-        destination: word("10.1.0.2/32"),
+        destination: word("10.1.0.0/25"),
         via: word("10.1.0.1"),
     };
     let network = NetworkSpec {
