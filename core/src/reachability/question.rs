@@ -79,7 +79,7 @@ impl<'s> Question<'s> {
             let why = Grant::NextHop(neighbour.id.clone());
             return Ok(self.arrival(at, Source::Caller, why));
         }
-        self.check_way_back(neighbour, source, false)?;
+        self.check_way_back(neighbour, source, None)?;
         let why = Grant::SameNetwork(network.name.clone());
         Ok(self.arrival(at, Source::Caller, why))
     }
@@ -144,7 +144,7 @@ impl<'s> Question<'s> {
             Source::Gateway(gateway) => gateway,
             Source::Caller | Source::Host => source,
         };
-        self.check_way_back(endpoint, back, true)?;
+        self.check_way_back(endpoint, back, Some(source))?;
         let why = Grant::Published {
             by: endpoint.id.clone(),
             binding: binding.clone(),
@@ -168,7 +168,7 @@ impl<'s> Question<'s> {
         }
         let why = self.grant(origin, network)?;
         let endpoint = self.holder(network, self.to.ip())?;
-        self.check_way_back(endpoint, source, false)?;
+        self.check_way_back(endpoint, source, None)?;
         let at = Callee::Endpoint(endpoint.id.clone());
         Ok(self.arrival(at, Source::Caller, why))
     }
@@ -190,12 +190,12 @@ impl<'s> Question<'s> {
         if let Some(internal) = internal {
             return Err(Wall::Internal(internal.name.clone()));
         }
+        if let Some(from) = from.filter(|from| from.name == network.name) {
+            return Err(Wall::NoIcc(from.name.clone()));
+        }
         if let Some((endpoint, binding)) = self.pinhole(network) {
             let (by, binding) = (endpoint.id.clone(), binding.clone());
             return Ok(Grant::Open { by, binding });
-        }
-        if let Some(from) = from.filter(|from| from.name == network.name) {
-            return Err(Wall::NoIcc(from.name.clone()));
         }
         if let Some(from) = from.filter(|from| !from.isolate && !network.isolate) {
             let (from, to) = (from.name.clone(), network.name.clone());
@@ -230,12 +230,13 @@ impl<'s> Question<'s> {
     }
 
     /// Whether the answer of `endpoint` finds the way back: a container on several networks may
-    /// have another one's for it, where it may not speak under its address here.
+    /// have another one's for it, where it may not speak under its address here. A published port is
+    /// translated by the host, which passes the answer on to who asked.
     fn check_way_back(
         &self,
         endpoint: &Endpoint,
         to: IpAddr,
-        translated: bool,
+        asker: Option<IpAddr>,
     ) -> Result<(), Wall> {
         let lost = || Wall::NoWayBack(endpoint.id.clone(), to);
         let Way::By(by, next) = self.way(&endpoint.id.container, to).ok_or_else(lost)? else {
@@ -251,9 +252,11 @@ impl<'s> Question<'s> {
         }
         let own = self.network(endpoint)?;
         let passes = if by_host {
-            self.is_hosts(to) || !network.internal && !own.internal
+            let asker = asker.unwrap_or(to);
+            let is_host = asker.is_loopback() || self.is_hosts(asker);
+            is_host || !network.internal && !own.internal
         } else {
-            !translated && network.icc
+            asker.is_none() && network.icc
         };
         if network.spoof && passes {
             return Ok(());

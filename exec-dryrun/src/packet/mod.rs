@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use mydocker_core::{
-    Address, Element, Footprint, Hook, Isolated, Link, LinkName, Master, Move, Netns, Ns, Object,
-    Protocol, Route, Ruleset, TableFamily, Up,
+    Address, Element, Footprint, Hook, Link, LinkName, Master, Move, Netns, Ns, Object, Protocol,
+    Route, Ruleset, TableFamily, Up,
 };
 
 use rules::Packet;
@@ -85,8 +85,6 @@ pub enum Loss {
         /// The rule, in the words of `nft`.
         rule: String,
     },
-    /// Both ports of the bridge are isolated.
-    Isolated(LinkName, LinkName),
     /// Nobody on the bridge has the next hop's address.
     Nobody(LinkName, IpAddr),
     /// The namespace has no route there.
@@ -107,7 +105,6 @@ pub struct Wires<'a> {
     routes: Vec<&'a Route>,
     moves: Vec<&'a Move>,
     masters: BTreeMap<LinkName, LinkName>,
-    isolated: BTreeSet<LinkName>,
     up: BTreeSet<&'a Link>,
 }
 
@@ -137,7 +134,6 @@ impl<'a> Wires<'a> {
             routes: Vec::new(),
             moves: Vec::new(),
             masters: BTreeMap::new(),
-            isolated: BTreeSet::new(),
             up: BTreeSet::new(),
         };
         for object in objects {
@@ -158,9 +154,6 @@ impl<'a> Wires<'a> {
             Object::Move(moved) => self.moves.push(moved),
             Object::Master(Master { link, bridge }) => {
                 self.masters.insert(*link, *bridge);
-            }
-            Object::Isolated(Isolated { link }) => {
-                self.isolated.insert(*link);
             }
             Object::Up(Up { link }) => {
                 self.up.insert(link);
@@ -304,9 +297,6 @@ impl<'a> Wires<'a> {
 
     /// From one port of a bridge to another.
     fn switch(&self, from: LinkName, to: LinkName, packet: &mut Packet) -> Result<(), Loss> {
-        if self.isolated.contains(&from) && self.isolated.contains(&to) {
-            return Err(Loss::Isolated(from, to));
-        }
         (packet.iif, packet.oif) = (Some(from), Some(to));
         self.pass(TableFamily::Bridge, Hook::Forward, packet)?;
         self.pass(TableFamily::Bridge, Hook::Postrouting, packet)

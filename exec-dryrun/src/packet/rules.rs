@@ -137,6 +137,8 @@ impl Wires<'_> {
             Expression::ToThisHost => self.is_hosts(packet.destination),
             Expression::Established | Expression::Reply => packet.answers,
             Expression::Dnatted => packet.dnatted,
+            Expression::Passed => packet.mark & Ruleset::PASSED != 0,
+            Expression::Unpassed => packet.mark & Ruleset::PASSED == 0,
             // What answers a call from there ends at the host, and so does its walk here.
             Expression::BegunByLoopback6 => false,
             Expression::Carries(carried) => match carried {

@@ -67,11 +67,6 @@ prop_compose! {
         let via = |destination: &str, host: u8| {
             let to: IpNet = word(destination);
             let family = Family::of(to.addr());
-            // Past the bridge, by the gateway: see `icc_off_holds_by_way_of_the_gateway`.
-            let own = || subnets.iter().any(|s| word::<IpNet>(s).contains(&to));
-            if no_icc && host == 1 && own() {
-                return None;
-            }
             let net = subnets.iter().map(|s| word::<IpNet>(s)).find(|s| Family::of(s.addr()) == family)?;
             let via = match net.addr() {
                 IpAddr::V4(first) => IpAddr::V4((u32::from(first) + u32::from(host)).into()),
@@ -222,13 +217,12 @@ fn is_reason(wall: &Wall, loss: &Loss) -> bool {
         Wall::Loopback(_) => matches!(loss, Loss::Martian(_)),
         Wall::Nobody(..) => matches!(loss, Loss::Nobody(..)),
         Wall::NoRoute(..) => matches!(loss, Loss::NoRoute(..)),
-        Wall::NoIcc(_) => matches!(loss, Loss::Isolated(..)) || dropped("forward"),
-        Wall::Internal(_) | Wall::Closed { .. } | Wall::NoGateway(_) => dropped("forward"),
+        Wall::NoIcc(_) | Wall::Internal(_) | Wall::Closed { .. } | Wall::NoGateway(_) => {
+            dropped("forward")
+        }
         Wall::NoWayBack(..) => !matches!(loss, Loss::Martian(_)),
         Wall::AnswersAstray(..) => {
-            dropped("prerouting")
-                || dropped("forward")
-                || matches!(loss, Loss::Astray(_) | Loss::Isolated(..))
+            dropped("prerouting") || dropped("forward") || matches!(loss, Loss::Astray(_))
         }
         Wall::Unfit(_) | Wall::Unknown(_) => true,
     }
@@ -302,7 +296,6 @@ fn a_lost_packet_names_the_rule_that_dropped_it() {
 
 /// A neighbour that is called by way of the gateway is a neighbour still.
 #[test]
-#[ignore = "what comes in and leaves by one bridge passes the forward chain, icc or not"]
 fn icc_off_holds_by_way_of_the_gateway() {
     let detour = StaticRoute {
         destination: word("10.1.0.0/25"),
