@@ -106,7 +106,7 @@ impl Batch {
     }
 
     /// Deletes the table and all that is in it, whoever put it there. `ENOENT` if there is none. Whether it is ours is
-    /// for the caller to know: [`NftSocket::owned`](super::NftSocket::owned).
+    /// for the caller to know: [`NftSocket::look`](super::NftSocket::look).
     /// Command: `nft delete table FAMILY TABLE`
     pub fn delete_table(&mut self, family: TableFamily) {
         self.begin_op();
