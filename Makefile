@@ -4,7 +4,7 @@ CARGO ?= cargo
 IMAGE := target/image/busybox.tar
 SECONDS ?= 60
 
-.PHONY: help demo test check unit docs deps build image fuzz install clean
+.PHONY: help demo test check unit docs deps build image fuzz sim install clean
 
 help: ## Show this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -33,6 +33,9 @@ unit: deps build image ## Unit, property, golden and namespace tests
 
 fuzz: ## Fuzz every target for SECONDS each (needs cargo-fuzz and g++)
 	fuzz/run.sh $(SECONDS)
+
+sim: ## Simulate failing processes on the model kernel for SECONDS
+	MYDOCKER_SIM_SECONDS=$(SECONDS) $(CARGO) test --locked -p mydocker-tests --test sim
 
 build:
 	$(CARGO) build --locked -p mydocker

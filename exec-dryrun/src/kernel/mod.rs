@@ -126,6 +126,12 @@ impl Kernel {
         &self.foreign
     }
 
+    /// Starts a sandbox, also one of a name that was there before.
+    pub fn start_sandbox(&mut self, netns: &Netns) {
+        self.dead.remove(netns);
+        self.alive.insert(netns.clone());
+    }
+
     /// Ends a sandbox: its links go, and with them the host's ends of their cables.
     pub fn kill_sandbox(&mut self, netns: &Netns) {
         self.alive.remove(netns);
