@@ -159,6 +159,12 @@ impl Dir {
         self.sync(durability)
     }
 
+    /// Removes what a process that died while it replaced a file left of it.
+    pub(super) fn sweep(&self) {
+        // Best effort: it is in the way of nobody but the next one to write, who will say so.
+        self.unlink(UNFINISHED).ok();
+    }
+
     /// Gives a file or directory another name, in one step.
     pub(crate) fn rename(
         &self,

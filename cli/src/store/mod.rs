@@ -154,6 +154,8 @@ impl Store {
         }
         let definitions = Dir::create(&self.roots.root, NAME)?;
         let run = Dir::create(&self.roots.run_root, NAME)?;
+        definitions.sweep();
+        run.sweep();
         let subject = self.subject()?;
         let loaded = Run::load(&run, &subject)?;
         let (generation, length) = match &loaded {

@@ -111,6 +111,24 @@ fn definitions_follow_the_run_state_and_restored_ones_are_taken_up() {
     assert_eq!(place.read().unwrap().endpoints().count(), 1);
 }
 
+/// Whatever the next command is, though it replaces no file there.
+#[test]
+fn what_a_dead_process_did_not_complete_goes_with_the_next_one() {
+    let place = Place::new();
+    place.apply(&[create("one")]);
+    let (definition, run) = (place.dir.path().join("lib/network/.new"), place.run(".new"));
+    for path in [&definition, &run] {
+        fs::write(path, b"{").unwrap();
+    }
+    drop(place.open(Access::Read).unwrap());
+    assert!(
+        definition.exists() && run.exists(),
+        "who reads changes nothing"
+    );
+    drop(place.open(Access::Write).unwrap());
+    assert!(!definition.exists() && !run.exists());
+}
+
 /// On a file system of its own, in a mount namespace of its own.
 #[test]
 fn a_full_disk_leaves_the_journal_as_it_was() {
