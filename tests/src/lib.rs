@@ -4,6 +4,7 @@ mod host;
 pub mod listing;
 mod scenario;
 mod site;
+pub mod tracer;
 mod traffic;
 mod world;
 
