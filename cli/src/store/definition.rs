@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mydocker_core::{Network, NetworkName};
+use mydocker_core::{Change, Network, NetworkName};
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
@@ -60,6 +60,22 @@ pub(super) fn read(dir: &Dir, name: &NetworkName) -> Result<Option<Network>, Sto
         return Err(damaged(0, what));
     }
     Ok(Some(network))
+}
+
+/// That the definitions can follow a change, before anything is done about it.
+pub(super) fn check(dir: &Dir, change: &Change) -> Result<(), StoreError> {
+    match change {
+        Change::NetworkAdded(network) => {
+            // One that is there and was not adopted can't be read: it is not ours to replace.
+            read(dir, &network.name)?;
+            dir.check_writable()
+        }
+        Change::NetworkRemoved(_) => dir.check_writable(),
+        Change::EndpointAdded(_)
+        | Change::EndpointRemoved(_)
+        | Change::EndpointChanged(_)
+        | Change::Repaired => Ok(()),
+    }
 }
 
 /// Writes a definition; it outlives a loss of power when this returns.

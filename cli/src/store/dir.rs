@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, StatVfsMountFlags};
 use rustix::io::Errno;
 
 use super::StoreError;
@@ -186,13 +186,34 @@ impl Dir {
     fn unlink(&self, name: &str) -> Result<(), StoreError> {
         match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
+            // Said of what is not there, too.
+            Err(Errno::ROFS) if !self.has(name)? => Ok(()),
             Err(error) => Err(errno("remove", &self.path_of(name))(error)),
         }
     }
 
+    fn has(&self, name: &str) -> Result<bool, StoreError> {
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(errno("look at", &self.path_of(name))(error)),
+        }
+    }
+
+    /// That its file system takes writes.
+    pub(super) fn check_writable(&self) -> Result<(), StoreError> {
+        let found = rustix::fs::fstatvfs(&self.fd).map_err(errno("look at", &self.path))?;
+        if found.f_flag.contains(StatVfsMountFlags::RDONLY) {
+            return Err(errno("write", &self.path)(Errno::ROFS));
+        }
+        Ok(())
+    }
+
     fn sync(&self, durability: Durability) -> Result<(), StoreError> {
         match durability {
-            Durability::Disk => rustix::fs::fsync(&self.fd).map_err(errno("sync", &self.path)),
+            Durability::Disk => {
+                retry_on_intr(|| rustix::fs::fsync(&self.fd)).map_err(errno("sync", &self.path))
+            }
             Durability::Kernel => Ok(()),
         }
     }

@@ -299,10 +299,7 @@ impl Recorder for Store {
         let changed = match entry {
             Entry::Begin(plan) => {
                 self.began = Some(Instant::now());
-                if let Change::NetworkAdded(network) = &plan.change {
-                    // One that is there and was not adopted can't be read: it is not ours to replace.
-                    definition::read(&writer.definitions, &network.name)?;
-                }
+                definition::check(&writer.definitions, &plan.change)?;
                 None
             }
             Entry::End(_) => changing(&self.state),
