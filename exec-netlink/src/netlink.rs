@@ -52,6 +52,16 @@ pub fn messages(datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
     })
 }
 
+/// Sends one datagram; a signal that comes meanwhile is no reason to fail.
+pub(crate) fn send(socket: &Socket, datagram: &[u8]) -> io::Result<()> {
+    loop {
+        match socket.send(datagram, 0) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            sent => return sent.map(drop),
+        }
+    }
+}
+
 /// Fills `buffer` with the next datagram, if one is waiting: the kernel answers while it is sent
 /// to, so what is not there yet is not coming.
 pub(crate) fn receive(socket: &Socket, buffer: &mut Vec<u8>) -> io::Result<bool> {
@@ -111,7 +121,7 @@ impl Client {
         self.sequence = sequence;
         set_sequence(&mut message, 0, sequence);
         let failed = |error: io::Error| errno::of_io(self.what, &error);
-        self.socket.send(&message, 0).map_err(failed)?;
+        send(&self.socket, &message).map_err(failed)?;
         while receive(&self.socket, &mut self.buffer).map_err(failed)? {
             for message in messages(&self.buffer).filter(|m| m.sequence == sequence) {
                 match message.kind {

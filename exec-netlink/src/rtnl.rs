@@ -17,7 +17,7 @@ use netlink_sys::Socket;
 use netlink_sys::constants::NETLINK_ROUTE;
 
 use crate::errno;
-use crate::netlink::{NLMSG_DONE, NLMSG_ERROR, RECEIVE_BYTES, messages, receive, verdict};
+use crate::netlink::{NLMSG_DONE, NLMSG_ERROR, RECEIVE_BYTES, messages, receive, send, verdict};
 
 /// Messages of one datagram: their answers must all fit the receive queue, whose default
 /// (`net.core.rmem_default`, 212,992 bytes) takes some 200 of them.
@@ -106,7 +106,7 @@ impl RouteSocket {
             request.write(self.sequence, NLM_F_ACK, &mut datagram);
             self.sequence = self.sequence.wrapping_add(1);
         }
-        if let Err(error) = self.socket.send(&datagram, 0) {
+        if let Err(error) = send(&self.socket, &datagram) {
             let refused = errno::of_io("rtnetlink", &error);
             return requests.iter().map(|_| Err(refused.clone())).collect();
         }
@@ -166,7 +166,7 @@ impl RouteSocket {
         let mut datagram = Vec::new();
         request.write(sequence, NLM_F_DUMP, &mut datagram);
         let failed = |error: io::Error| errno::of_io("rtnetlink", &error);
-        self.socket.send(&datagram, 0).map_err(failed)?;
+        send(&self.socket, &datagram).map_err(failed)?;
         let (mut all, mut intact) = (Vec::new(), true);
         while receive(&self.socket, &mut self.buffer).map_err(failed)? {
             for message in messages(&self.buffer) {

@@ -14,7 +14,7 @@ use super::batch::Batch;
 use super::dump::{self, Contents, Seen, Table};
 use super::error::{Acknowledgement, BatchError};
 use super::message::{Message, messages, request};
-use crate::netlink::receive;
+use crate::netlink::{receive, send};
 
 /// More than the kernel puts into one datagram of a dump (32 KiB, `netlink_recvmsg`).
 const RECEIVE_BYTES: usize = 64 * 1024;
@@ -317,7 +317,7 @@ impl NftSocket {
         if datagram.len() > SEND_BYTES_DEFAULT {
             setsockopt(&self.socket.as_fd(), sockopt::SndBufForce, &datagram.len())?;
         }
-        self.socket.send(datagram, 0).map(drop)
+        send(&self.socket, datagram)
     }
 }
 
