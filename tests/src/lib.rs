@@ -6,12 +6,14 @@ mod scenario;
 mod site;
 pub mod tracer;
 mod traffic;
+mod trial;
 mod world;
 
 pub use host::{Host, binary, is_root};
 pub use scenario::{Scenario, Step};
 pub use site::{Dual, Site};
 pub use traffic::{Answer, Call, Question, Server, Transport, icmpv6, sctp};
+pub use trial::{Attempt, Trial};
 pub use world::{
     Journal, Torn, World, attach, create, detach, netns, publish, remove, story, unpublish, word,
 };

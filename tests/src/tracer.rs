@@ -9,20 +9,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::Attempt;
+
 /// Stops itself, so that a tracer can seize it, and becomes the program once it goes on.
 const LAUNCHER: &str = r#"kill -STOP $$; exec "$@""#;
 
-/// How a traced program ended.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum End {
-    /// It was killed before this call, a line of `/proc/PID/syscall`.
-    Killed(String),
-    /// It made fewer calls and exited with this code.
-    Exited(i32),
-}
-
 /// Runs `command`, and ends it with SIGKILL, all threads of it, before the call of that number,
-/// the first being 0. Calls count that may have an effect outside the process, from the program
+/// the first being 0; it has then met with a line of `/proc/PID/syscall`. Calls count that may have an effect outside the process, from the program
 /// that `command` becomes by `execs` more calls of `execve`.
 ///
 /// To die before the others would be to die before the next one that counts, and to die after a
@@ -31,7 +24,7 @@ pub enum End {
 /// # Panics
 /// When it can't be traced.
 #[must_use]
-pub fn kill_before(command: &Command, execs: usize, number: usize) -> End {
+pub fn kill_before(command: &Command, execs: usize, number: usize) -> Attempt {
     let mut launcher = Command::new("sh");
     launcher.args(["-c", LAUNCHER, "sh"]);
     launcher.arg(command.get_program()).args(command.get_args());
@@ -80,15 +73,19 @@ struct Tracee {
 }
 
 impl Tracee {
-    fn run(mut self) -> End {
+    fn run(mut self) -> Attempt {
         // Not the children of other tests, which are threads of this process under `cargo test`.
         let flags = Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD);
         loop {
             let (pid, signal) = match waitpid(None, flags).expect("it has not ended") {
-                WaitStatus::Exited(pid, code) if pid == self.leader => return End::Exited(code),
+                WaitStatus::Exited(pid, code) if pid == self.leader => {
+                    let (met, code) = (None, Some(code));
+                    return Attempt { met, code };
+                }
                 WaitStatus::Signaled(pid, signal, _) if pid == self.leader => {
-                    let call = self.killed_before;
-                    return End::Killed(call.unwrap_or_else(|| panic!("it died of {signal}")));
+                    let (met, code) = (self.killed_before, None);
+                    assert!(met.is_some(), "it died of {signal}");
+                    return Attempt { met, code };
                 }
                 WaitStatus::PtraceSyscall(pid) => {
                     self.handle_call(pid);

@@ -2,109 +2,13 @@
 //! the next command finds a kernel and a state that agree, and no file that nobody owns.
 #![expect(clippy::unwrap_used, reason = "what helps a test is a test")]
 
-use std::path::Path;
+use mydocker_tests::tracer::kill_before;
+use mydocker_tests::{Host, Trial};
 
-use mydocker_tests::Host;
-use mydocker_tests::tracer::{End, kill_before};
-
-/// A command, and the way back from what it does.
-struct Case<'a> {
-    host: &'a Host,
-    /// What a shell does to the host each time before it.
-    damage: &'a str,
-    line: String,
-    /// Commands that undo it.
-    undo: Vec<String>,
-    /// What a shell does to the host once it is undone.
-    tidy: &'a str,
-}
-
-impl<'a> Case<'a> {
-    fn new(host: &'a Host, line: impl Into<String>, undo: &[&str]) -> Self {
-        Self {
-            host,
-            damage: "",
-            line: line.into(),
-            undo: undo.iter().map(|&line| line.to_owned()).collect(),
-            tidy: "",
-        }
-    }
-
-    /// Kills it before every call in turn, until one run of it lives.
-    #[track_caller]
-    fn kill_everywhere(&self) {
-        let host = self.host;
-        let before = state(host);
-        host.sh(self.damage);
-        host.ok(&self.line);
-        let after = state(host);
-        self.go_back(&before);
-        for number in 0.. {
-            host.sh(self.damage);
-            let end = kill_before(&host.mydocker_command(&self.line), 1, number);
-            let context = format!("{}, call {number}: {end:?}", self.line);
-            self.recover(number, &context);
-            let now = state(host);
-            assert!([&before, &after].contains(&&now), "{context}\n{now}");
-            if now == after {
-                self.go_back(&before);
-            }
-            match end {
-                End::Killed(_) => {}
-                End::Exited(code) => {
-                    assert_eq!((code, &now), (0, &after), "{context}");
-                    assert!(number > 10, "{context}: the tracer saw little of it");
-                    return;
-                }
-            }
-        }
-    }
-
-    /// The next command, be it one that is refused or one that goes its way, leaves nothing of
-    /// the one that died.
-    fn recover(&self, number: usize, context: &str) {
-        let host = self.host;
-        // On a host whose firewall was flushed nothing but a repair goes its way.
-        let refused = number.is_multiple_of(2) || !self.damage.is_empty();
-        if refused {
-            host.fails(1, "network remove nosuch");
-        } else {
-            host.ok("network create --subnet 10.250.0.0/24 bystander");
-        }
-        let left = unfinished(host.dir());
-        assert!(left.is_empty(), "{context}: {left:?}");
-        if !self.damage.is_empty() {
-            host.ok("network repair");
-        }
-        let repair = host.ok("network repair --dry-run");
-        assert_eq!(repair, "nothing to do\n", "{context}");
-        if !refused {
-            host.ok("network remove bystander");
-        }
-    }
-
-    fn go_back(&self, before: &str) {
-        for line in &self.undo {
-            self.host.ok(line);
-        }
-        self.host.sh(self.tidy);
-        assert_eq!(state(self.host), before, "{:?}", self.undo);
-    }
-}
-
-/// Networks and endpoints, all there is to say of them.
-fn state(host: &Host) -> String {
-    host.ok("network list --format json")
-}
-
-/// Files that somebody meant to give another name.
-fn unfinished(dir: &Path) -> Vec<String> {
-    ["lib", "run"]
-        .map(|root| dir.join(root).join("network/.new"))
-        .iter()
-        .filter(|path| path.exists())
-        .map(|path| path.display().to_string())
-        .collect()
+#[track_caller]
+fn kill_everywhere(trial: &Trial) {
+    let kills = trial.run(|command, number| kill_before(command, 1, number));
+    assert!(kills > 10, "the tracer saw little of it: {kills} calls");
 }
 
 /// A host with a network of both families, and on it a container that publishes ports.
@@ -137,11 +41,10 @@ fn creating_the_first_network() {
     let Some(host) = Host::new() else { return };
     let before = host.snapshot();
     let create = "network create --subnet 10.1.0.0/24 n";
-    Case {
-        tidy: &format!("rm -r {0}/lib {0}/run", host.dir().display()),
-        ..Case::new(&host, create, &["network remove n"])
-    }
-    .kill_everywhere();
+    kill_everywhere(&Trial {
+        tidy: &format!("rm -rf {0}/lib {0}/run", host.dir().display()),
+        ..Trial::new(&host, create, &["network remove n"])
+    });
     host.assert_as(&before);
 }
 
@@ -151,7 +54,7 @@ fn creating_a_network_of_both_families() {
     let before = host.snapshot();
     host.ok("network create --subnet 10.2.0.0/24 other");
     let create = "network create --subnet 10.1.0.0/24 --subnet fd01::/64 n";
-    Case::new(&host, create, &["network remove n"]).kill_everywhere();
+    kill_everywhere(&Trial::new(&host, create, &["network remove n"]));
     host.ok("network remove other");
     host.assert_as(&before);
 }
@@ -162,7 +65,7 @@ fn removing_a_network() {
     let before = host.snapshot();
     let create = "network create --subnet 10.1.0.0/24 --subnet fd01::/64 n";
     host.ok(create);
-    Case::new(&host, "network remove n", &[create]).kill_everywhere();
+    kill_everywhere(&Trial::new(&host, "network remove n", &[create]));
     host.ok("network remove n");
     host.assert_as(&before);
 }
@@ -174,7 +77,7 @@ fn connecting() {
     };
     host.ok("network disconnect n web");
     let before = host.snapshot();
-    Case::new(&host, connect, &["network disconnect n web"]).kill_everywhere();
+    kill_everywhere(&Trial::new(&host, connect, &["network disconnect n web"]));
     host.assert_as(&before);
     host.ok("network remove n");
     assert_clean(&host);
@@ -185,7 +88,7 @@ fn disconnecting() {
     let Some((host, connect)) = host_with_container() else {
         return;
     };
-    Case::new(&host, "network disconnect n web", &[&connect]).kill_everywhere();
+    kill_everywhere(&Trial::new(&host, "network disconnect n web", &[&connect]));
     host.ok("network disconnect n web");
     host.ok("network remove n");
     assert_clean(&host);
@@ -201,10 +104,10 @@ fn publishing_and_unpublishing() {
         "network port add n web 8081:81 8082:82/udp",
         "network port rm n web 8081:81 8082:82/udp",
     );
-    Case::new(&host, add, &[rm]).kill_everywhere();
+    kill_everywhere(&Trial::new(&host, add, &[rm]));
     host.assert_as(&before);
     host.ok(add);
-    Case::new(&host, rm, &[add]).kill_everywhere();
+    kill_everywhere(&Trial::new(&host, rm, &[add]));
     host.ok(rm);
     host.assert_as(&before);
 }
@@ -215,11 +118,10 @@ fn repairing() {
         return;
     };
     let before = host.snapshot();
-    Case {
+    kill_everywhere(&Trial {
         damage: "nft flush ruleset; ip addr del 10.1.0.1/24 dev n; ip addr del fd01::1/64 dev n",
-        ..Case::new(&host, "network repair", &[])
-    }
-    .kill_everywhere();
+        ..Trial::new(&host, "network repair", &[])
+    });
     host.assert_as(&before);
     host.ok("network disconnect n web");
     host.ok("network remove n");
