@@ -59,6 +59,17 @@ pub(crate) fn warn(message: impl Display) {
     say("warning", message);
 }
 
+/// What was done is done, whether or not anybody can be told: a command goes on, and its exit
+/// code says what the kernel holds.
+pub(crate) fn told(result: io::Result<()>) {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            warn(format!("done, but can't write to standard output: {error}"));
+        }
+        Ok(()) | Err(_) => {}
+    }
+}
+
 fn say(what: &str, message: impl Display) {
     // A terminal that hung up is no reason to fail, or to fail differently.
     let _ = writeln!(io::stderr(), "{what}: {message}");

@@ -37,6 +37,10 @@ impl User {
     }
 
     fn run(&self, line: &str) -> Output {
+        self.command(line).output().unwrap()
+    }
+
+    fn command(&self, line: &str) -> Command {
         let mut command = if nix::unistd::geteuid().is_root() {
             let mut command = Command::new("setpriv");
             command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
@@ -48,9 +52,8 @@ impl User {
         command
             .args(line.split_whitespace())
             .env("MYDOCKER_ROOT", self.path("lib"))
-            .env("MYDOCKER_RUN_ROOT", self.path("run"))
-            .output()
-            .unwrap()
+            .env("MYDOCKER_RUN_ROOT", self.path("run"));
+        command
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -153,6 +156,28 @@ fn definitions(folder: &Path) -> Vec<PathBuf> {
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .collect()
+}
+
+/// What is done is done, also when nobody can be told: the exit code says so, and the command
+/// goes on with the rest.
+#[test]
+fn a_standard_output_that_takes_nothing_is_no_failure() {
+    let user = User::new();
+    let (reader, hung_up) = std::io::pipe().unwrap();
+    drop(reader);
+    let full = std::fs::File::create("/dev/full").unwrap();
+    let outputs: [std::process::Stdio; 2] = [hung_up.into(), full.into()];
+    for (output, warned) in outputs.into_iter().zip([false, true]) {
+        for network in ["a", "b"] {
+            user.ok(&format!("--executor record network create {network}"));
+        }
+        let line = "--executor record network remove a b";
+        let done = user.command(line).stdout(output).output().unwrap();
+        assert_eq!(done.status.code(), Some(0), "{done:?}");
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(said.starts_with("warning: done, but"), warned, "{said}");
+        assert_eq!(user.ok("network list -q"), "");
+    }
 }
 
 #[test]

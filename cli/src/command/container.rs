@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::App;
 use crate::args::{self, Format, Logs, Ps, Remove, Run, Stop};
 use crate::attachment::{self, Joining};
-use crate::failure::{Failure, warn};
+use crate::failure::{Failure, told, warn};
 use crate::report;
 
 /// What Docker exits with when a container could not be set up.
@@ -36,7 +36,7 @@ pub(super) fn run(app: &App, run: Run) -> Result<ExitCode, Failure> {
     }
     match container::run(&app.containers()?, spec, &attachment::make) {
         Ok(Started::Detached(id)) => {
-            report::line(id)?;
+            told(report::line(id));
             Ok(ExitCode::SUCCESS)
         }
         Ok(Started::Finished {
@@ -278,7 +278,7 @@ pub(super) fn stop(app: &App, stop: &Stop) -> Result<(), Failure> {
     for text in &stop.container {
         let record = containers.find(text)?;
         container::stop(&containers, &record.id, time, &attachment::make)?;
-        report::line(text)?;
+        told(report::line(text));
     }
     Ok(())
 }
@@ -291,7 +291,7 @@ pub(super) fn rm(app: &App, rm: &Remove) -> Result<(), Failure> {
     for text in &rm.container {
         let id = containers.find_id(text)?;
         container::remove(&containers, &id, rm.force, &attachment::make)?;
-        report::line(text)?;
+        told(report::line(text));
     }
     Ok(())
 }

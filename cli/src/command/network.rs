@@ -11,7 +11,7 @@ use crate::args::{
     Connect, Create, Disconnect, EndpointArgs, Format, Inspect, List, NetworkCommand,
     RemoveNetworks,
 };
-use crate::failure::Failure;
+use crate::failure::{Failure, told};
 use crate::report::{self, NetworkView};
 
 pub(super) fn run(app: &App, command: NetworkCommand) -> Result<(), Failure> {
@@ -39,7 +39,8 @@ fn create(app: &App, create: Create) -> Result<(), Failure> {
         return app.dry_run(&[request], format);
     }
     app.apply(&request)?;
-    Ok(report::line(name)?)
+    told(report::line(name));
+    Ok(())
 }
 
 fn spec_of(create: Create) -> Result<NetworkSpec, Failure> {
@@ -181,7 +182,7 @@ fn remove(app: &App, remove: RemoveNetworks) -> Result<(), Failure> {
     }
     for (name, request) in remove.name.iter().zip(&requests) {
         app.apply(request)?;
-        report::line(name)?;
+        told(report::line(name));
     }
     Ok(())
 }
@@ -206,10 +207,10 @@ fn connect(app: &App, connect: Connect) -> Result<(), Failure> {
     }
     let plan = app.apply(&request)?;
     if let Change::EndpointAdded(endpoint) = &plan.change {
-        match connect.format {
-            Format::Json => report::json(endpoint)?,
-            Format::Table => report::line(report::endpoint(endpoint))?,
-        }
+        told(match connect.format {
+            Format::Json => report::json(endpoint),
+            Format::Table => report::line(report::endpoint(endpoint)),
+        });
     }
     Ok(())
 }

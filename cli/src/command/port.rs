@@ -1,10 +1,12 @@
 //! `mydocker network port …`
 
+use std::io;
+
 use mydocker_core::{Change, EndpointId, PortBinding, Rejection, Request};
 
 use super::App;
 use crate::args::{ChangePorts, Format, ListPorts, PortCommand, Ports};
-use crate::failure::Failure;
+use crate::failure::{Failure, told};
 use crate::report;
 
 pub(super) fn run(app: &App, command: PortCommand) -> Result<(), Failure> {
@@ -31,7 +33,7 @@ fn change(
     }
     let plan = app.apply(&request)?;
     if let Change::EndpointChanged(endpoint) = &plan.change {
-        show(&endpoint.ports, args.format)?;
+        told(show(&endpoint.ports, args.format));
     }
     Ok(())
 }
@@ -43,14 +45,14 @@ fn list(app: &App, args: ListPorts) -> Result<(), Failure> {
     };
     let view = app.view()?;
     match view.state.endpoint(&id) {
-        Some(endpoint) => show(&endpoint.ports, args.format),
+        Some(endpoint) => Ok(show(&endpoint.ports, args.format)?),
         None => Err(Failure::refused(Rejection::EndpointUnknown(id))),
     }
 }
 
-fn show(ports: &[PortBinding], format: Format) -> Result<(), Failure> {
+fn show(ports: &[PortBinding], format: Format) -> io::Result<()> {
     match format {
-        Format::Json => report::json(&ports)?,
+        Format::Json => report::json(&ports),
         Format::Table => {
             let row = |port: &PortBinding| {
                 vec![
@@ -60,8 +62,7 @@ fn show(ports: &[PortBinding], format: Format) -> Result<(), Failure> {
                 ]
             };
             let rows: Vec<_> = ports.iter().map(row).collect();
-            report::table(&["HOST IP", "HOST PORT", "CONTAINER PORT"], &rows)?;
+            report::table(&["HOST IP", "HOST PORT", "CONTAINER PORT"], &rows)
         }
     }
-    Ok(())
 }

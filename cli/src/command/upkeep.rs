@@ -6,7 +6,7 @@ use mydocker_core::{Executor, Netns, NetworkName, Request};
 
 use super::App;
 use crate::args::{Check, Df, Format, Log, Prune, Repair};
-use crate::failure::{Failure, warn};
+use crate::failure::{Failure, told, warn};
 use crate::report;
 
 pub(super) fn check(app: &App, check: &Check) -> Result<(), Failure> {
@@ -41,10 +41,9 @@ pub(super) fn repair(app: &App, repair: &Repair) -> Result<(), Failure> {
     let done = engine.repair()?;
     App::finish(engine)?;
     App::tell(&done);
-    Ok(report::line(format!(
-        "{} ops carried out",
-        done.plan.ops.len()
-    ))?)
+    let count = done.plan.ops.len();
+    told(report::line(format!("{count} ops carried out")));
+    Ok(())
 }
 
 /// Shows what was done, the newest last and numbered from it.
@@ -100,7 +99,7 @@ pub(super) fn prune(app: &App, prune: &Prune) -> Result<(), Failure> {
     }
     for (name, request) in unused.iter().zip(&requests) {
         app.apply(request)?;
-        report::line(name)?;
+        told(report::line(name));
     }
     Ok(())
 }
