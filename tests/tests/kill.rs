@@ -127,3 +127,45 @@ fn repairing() {
     host.ok("network remove n");
     assert_clean(&host);
 }
+
+/// Who comes after dies as well, before each of its calls, and a third one finds all well.
+#[test]
+fn undoing_what_a_dead_process_added() {
+    let Some((host, connect)) = host_with_container() else {
+        return;
+    };
+    host.ok("network disconnect n web");
+    let before = host.snapshot();
+    kill_twice(&Trial::new(&host, connect, &["network disconnect n web"]));
+    host.assert_as(&before);
+}
+
+#[test]
+fn finishing_what_a_dead_process_began_to_remove() {
+    let Some((host, connect)) = host_with_container() else {
+        return;
+    };
+    kill_twice(&Trial::new(&host, "network disconnect n web", &[&connect]));
+    host.ok("network disconnect n web");
+    host.ok("network remove n");
+    assert_clean(&host);
+}
+
+fn kill_twice(trial: &Trial) {
+    // The first kill is everywhere in the other tests; a few places will do here.
+    const STRIDE: usize = 9;
+    let (mut first, mut second) = (STRIDE, 0);
+    trial.run(|command, _| {
+        let died = kill_before(command, 1, first);
+        if died.met.is_none() {
+            return died;
+        }
+        let next = trial.host.mydocker_command("network remove nosuch");
+        if kill_before(&next, 1, second).met.is_some() {
+            second += 1;
+        } else {
+            (first, second) = (first + STRIDE, 0);
+        }
+        died
+    });
+}
