@@ -279,10 +279,11 @@ fn a_root_that_is_read_only() {
             "network repair",
         ];
         refused(&run, &all);
+        refused(&lib, &["network create m", "network remove n"]);
         host.sh(&format!("mount -o remount,ro {lib}"));
         host.ok(connect);
         host.ok("network disconnect n web");
-        refused(&lib, &["network create m", "network remove n"]);
+        host.sh(&format!("mount -o remount,rw {lib}"));
         host.ok("network remove n");
     });
 }

@@ -1,6 +1,5 @@
 //! `kill -9` before every system call of every command that changes a network, on a real kernel:
 //! the next command finds a kernel and a state that agree, and no file that nobody owns.
-#![expect(clippy::unwrap_used, reason = "what helps a test is a test")]
 
 use mydocker_tests::tracer::kill_before;
 use mydocker_tests::{Host, Trial};
@@ -12,27 +11,40 @@ fn kill_everywhere(trial: &Trial) {
 }
 
 /// A host with a network of both families, and on it a container that publishes ports.
-fn host_with_container() -> Option<(Host, String)> {
-    let host = Host::new()?;
-    host.ok("network create --subnet 10.1.0.0/24 --subnet fd01::/64 n");
-    let web = host.sandbox("web");
-    let connect = format!(
-        "network connect n web --ip 10.1.0.9,fd01::9 -p 8080:80 -p 53:53/udp --netns {}",
-        web.display()
-    );
-    host.ok(&connect);
-    Some((host, connect))
+struct Busy {
+    host: Host,
+    /// What the host was before.
+    before: String,
+    connect: String,
 }
 
-/// That the host is as any other on which there was a network once.
-fn assert_clean(host: &Host) {
-    let files: Vec<_> = std::fs::read_dir(host.dir().join("lib/network"))
-        .unwrap()
-        .collect();
-    assert!(files.is_empty(), "{files:?}");
-    assert_eq!(host.sh("nft list ruleset"), "");
-    let links = host.sh("ip -o link");
-    assert_eq!(links.lines().count(), 1, "{links}");
+const DISCONNECT: &str = "network disconnect n web";
+
+impl Busy {
+    fn new() -> Option<Self> {
+        let host = Host::new()?;
+        let before = host.snapshot();
+        host.ok("network create --subnet 10.1.0.0/24 --subnet fd01::/64 n");
+        let web = host.sandbox("web");
+        let connect = format!(
+            "network connect n web --ip 10.1.0.9,fd01::9 -p 8080:80 -p 53:53/udp --netns {}",
+            web.display()
+        );
+        host.ok(&connect);
+        Some(Self {
+            host,
+            before,
+            connect,
+        })
+    }
+
+    /// Nothing is left. The bridge's link-local address comes when it has had a carrier for a
+    /// moment, so only a host without it is the same as before.
+    fn end(&self) {
+        self.host.ok(DISCONNECT);
+        self.host.ok("network remove n");
+        self.host.assert_as(&self.before);
+    }
 }
 
 /// The first command on a host makes the directories, too.
@@ -72,83 +84,58 @@ fn removing_a_network() {
 
 #[test]
 fn connecting() {
-    let Some((host, connect)) = host_with_container() else {
-        return;
-    };
-    host.ok("network disconnect n web");
-    let before = host.snapshot();
-    kill_everywhere(&Trial::new(&host, connect, &["network disconnect n web"]));
-    host.assert_as(&before);
-    host.ok("network remove n");
-    assert_clean(&host);
+    let Some(busy) = Busy::new() else { return };
+    busy.host.ok(DISCONNECT);
+    kill_everywhere(&Trial::new(&busy.host, &busy.connect, &[DISCONNECT]));
+    busy.host.ok(&busy.connect);
+    busy.end();
 }
 
 #[test]
 fn disconnecting() {
-    let Some((host, connect)) = host_with_container() else {
-        return;
-    };
-    kill_everywhere(&Trial::new(&host, "network disconnect n web", &[&connect]));
-    host.ok("network disconnect n web");
-    host.ok("network remove n");
-    assert_clean(&host);
+    let Some(busy) = Busy::new() else { return };
+    kill_everywhere(&Trial::new(&busy.host, DISCONNECT, &[&busy.connect]));
+    busy.end();
 }
 
 #[test]
 fn publishing_and_unpublishing() {
-    let Some((host, _)) = host_with_container() else {
-        return;
-    };
-    let before = host.snapshot();
+    let Some(busy) = Busy::new() else { return };
     let (add, rm) = (
         "network port add n web 8081:81 8082:82/udp",
         "network port rm n web 8081:81 8082:82/udp",
     );
-    kill_everywhere(&Trial::new(&host, add, &[rm]));
-    host.assert_as(&before);
-    host.ok(add);
-    kill_everywhere(&Trial::new(&host, rm, &[add]));
-    host.ok(rm);
-    host.assert_as(&before);
+    kill_everywhere(&Trial::new(&busy.host, add, &[rm]));
+    busy.host.ok(add);
+    kill_everywhere(&Trial::new(&busy.host, rm, &[add]));
+    busy.end();
 }
 
 #[test]
 fn repairing() {
-    let Some((host, _)) = host_with_container() else {
-        return;
-    };
-    let before = host.snapshot();
+    let Some(busy) = Busy::new() else { return };
     kill_everywhere(&Trial {
         damage: "nft flush ruleset; ip addr del 10.1.0.1/24 dev n; ip addr del fd01::1/64 dev n",
-        ..Trial::new(&host, "network repair", &[])
+        ..Trial::new(&busy.host, "network repair", &[])
     });
-    host.assert_as(&before);
-    host.ok("network disconnect n web");
-    host.ok("network remove n");
-    assert_clean(&host);
+    busy.end();
 }
 
 /// Who comes after dies as well, before each of its calls, and a third one finds all well.
 #[test]
 fn undoing_what_a_dead_process_added() {
-    let Some((host, connect)) = host_with_container() else {
-        return;
-    };
-    host.ok("network disconnect n web");
-    let before = host.snapshot();
-    kill_twice(&Trial::new(&host, connect, &["network disconnect n web"]));
-    host.assert_as(&before);
+    let Some(busy) = Busy::new() else { return };
+    busy.host.ok(DISCONNECT);
+    kill_twice(&Trial::new(&busy.host, &busy.connect, &[DISCONNECT]));
+    busy.host.ok(&busy.connect);
+    busy.end();
 }
 
 #[test]
 fn finishing_what_a_dead_process_began_to_remove() {
-    let Some((host, connect)) = host_with_container() else {
-        return;
-    };
-    kill_twice(&Trial::new(&host, "network disconnect n web", &[&connect]));
-    host.ok("network disconnect n web");
-    host.ok("network remove n");
-    assert_clean(&host);
+    let Some(busy) = Busy::new() else { return };
+    kill_twice(&Trial::new(&busy.host, DISCONNECT, &[&busy.connect]));
+    busy.end();
 }
 
 fn kill_twice(trial: &Trial) {
