@@ -42,16 +42,24 @@ pub(crate) fn apply(firewall: &mut Firewall, ops: &[Op]) -> Vec<OpResult> {
     let Some(instance) = ops.first().and_then(|op| op.object().firewall()) else {
         return Vec::new();
     };
-    let run = ops
-        .iter()
-        .take_while(|op| op.object().firewall() == Some(instance))
-        .count();
-    let ops = &ops[..run];
+    let ops = &ops[..batch_length(instance, ops)];
     match all_at_once(firewall, instance, ops) {
         Ok(()) => vec![Ok(()); ops.len()],
         Err(error) if error.kind == ErrorKind::InDoubt => vec![Err(error); ops.len()],
         Err(_) => one_by_one(firewall, instance, ops),
     }
+}
+
+/// How many ops fit a batch. Tables and passages are looked at before it is written: what it does to
+/// one must be seen by the next op about it.
+fn batch_length(instance: Instance, ops: &[Op]) -> usize {
+    let looked_at = |object: &Object| matches!(object, Object::Ruleset(_) | Object::Passage(_));
+    let fits = |(at, op): &(usize, &Op)| {
+        let object = op.object();
+        let before = || ops[..*at].iter().any(|earlier| earlier.object() == object);
+        object.firewall() == Some(instance) && !(looked_at(object) && before())
+    };
+    ops.iter().enumerate().take_while(fits).count()
 }
 
 fn all_at_once(firewall: &mut Firewall, instance: Instance, ops: &[Op]) -> Result<(), OpError> {

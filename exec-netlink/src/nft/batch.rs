@@ -116,10 +116,10 @@ impl Batch {
         });
     }
 
-    /// Adds an element. One that is there already is fine; the same key with another value is
-    /// `EEXIST`. Command: `nft add element FAMILY TABLE SET { ELEMENT }`
+    /// Adds an element. `EEXIST` if its key is there already, with whatever value: an undo would take
+    /// away what it did not add. Command: `nft create element FAMILY TABLE SET { ELEMENT }`
     pub fn add(&mut self, element: &Element) {
-        self.element(NFT_MSG_NEWSETELEM, NLM_F_CREATE, element);
+        self.element(NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL, element);
     }
 
     /// Deletes an element by its key; the value is not compared. `ENOENT` if it is not there.

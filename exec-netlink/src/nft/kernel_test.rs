@@ -341,8 +341,10 @@ fn elements_come_back_as_they_went() {
         ] {
             assert!(listed.contains(line), "{line} is not in {listed}");
         }
-        // Again is fine, and elements do not make the ruleset another one.
-        add(&mut socket, &all).unwrap();
+        // Again is refused, and elements do not make the ruleset another one.
+        let again = add(&mut socket, &all).unwrap_err();
+        let there = |errno| errno == libc::EEXIST;
+        assert!(matches!(again, BatchError::Refused { errno, .. } if there(errno)));
         assert_eq!(condition(&mut socket, Inet), Condition::Intact);
         // A strange element is noticed.
         for stray in [
