@@ -18,9 +18,8 @@ pub trait Executor {
     fn attend(&mut self, _state: &State) {}
 
     /// Tries a non-empty prefix of `ops` in order, one result each; fewer is fine, as with
-    /// `write(2)`. No op behind the first that failed lands unreported: it was not tried, or it
-    /// was taken back and has no result, or its result says that it landed (or may have), and a
-    /// [`Transaction`] undoes it. Only what [lingers](crate::Object::lingers) may stay untold.
+    /// `write(2)`. No op behind the first that failed lands unreported: it was not tried, or its
+    /// result says that it landed (or may have), and a [`Transaction`] undoes it.
     fn apply(&mut self, ops: &[Op]) -> Vec<OpResult>;
 
     /// Every object that carries our mark, in the host and in the sandboxes that `wanted` speaks

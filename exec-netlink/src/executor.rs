@@ -19,10 +19,9 @@ use crate::{conntrack, errno, facts, listeners, netns, observe, sysctl};
 /// [`Ns::Host`] is the network namespace of the thread that opened it, whichever thread uses it.
 ///
 /// Ops that follow one another in one namespace share datagrams, see the table. Results are those
-/// of a prefix of what was offered, up to the first op that failed: what landed behind it in
-/// the same datagram is taken back before anybody hears of it, but for a loopback that came up. An
-/// op behind it that can't be taken back is reported as landed all the same, and a
-/// [`Transaction`](mydocker_core::Transaction) undoes it with the rest.
+/// of a prefix of what was offered, up to the first op that failed, and on to the end of its
+/// datagram, of which the kernel carries out the rest: what landed there is reported as landed, and
+/// a [`Transaction`](mydocker_core::Transaction) undoes it with the rest.
 ///
 /// | ops | datagrams |
 /// |---|---|

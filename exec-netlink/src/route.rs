@@ -38,9 +38,14 @@ pub(crate) fn add(index: u32, route: &Route) -> Result<Request, OpError> {
     Ok(Request::with(NewRoute(message), NLM_F_CREATE | NLM_F_EXCL))
 }
 
-/// Only a route of our protocol matches. Equivalent to: ip route del …
+/// Only a route of our protocol matches. One of IPv4 without a metric would match any: see
+/// [`Seen::is`]. Equivalent to: ip route del …
 pub(crate) fn delete(index: u32, route: &Route) -> Result<Request, OpError> {
-    Ok(Request::new(DelRoute(message(index, route)?)))
+    let mut route = route.clone();
+    if route.via.is_ipv6() {
+        route.metric = route.metric.or(Some(IPV6_METRIC));
+    }
+    Ok(Request::new(DelRoute(message(index, &route)?)))
 }
 
 /// Lists the routes of all tables. Equivalent to: ip route show table all
@@ -145,6 +150,13 @@ impl Seen {
     pub(crate) fn is_marked(&self) -> bool {
         let ours = self.protocol == Instance::ROUTE_PROTOCOL;
         ours && self.table == abi::RT_TABLE_MAIN && self.kind == abi::RTN_UNICAST
+    }
+
+    /// Whether it is `route`, by the link of that index.
+    pub(crate) fn is(&self, index: u32, route: &Route) -> bool {
+        self.is_marked()
+            && (self.index, self.via) == (Some(index), Some(route.via))
+            && (self.destination, self.metric) == (route.destination, route.metric)
     }
 
     /// Whether it leads somewhere else: what it leads to is taken.

@@ -6,9 +6,9 @@
 //! failed because that one has the name.
 //!
 //! The kernel carries out every message of a datagram, also those after one that it refuses. What
-//! then landed is taken back at once, so that a caller only ever sees a prefix that was tried. An
-//! op that can't be taken back is reported as landed instead, behind the one that failed: a
-//! [`Transaction`](mydocker_core::Transaction) then knows what it has to undo.
+//! then landed is reported, behind the one that failed: a
+//! [`Transaction`](mydocker_core::Transaction) knows what it has to undo. Taking it back here would
+//! take more along: a link that goes down loses the addresses and routes that it had before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -18,12 +18,13 @@ use mydocker_core::{
     Address, Bridge, ErrorKind, Hairpin, Link, LinkName, LinkSysctl, Master, Move, Ns, Object, Op,
     OpError, OpResult, Route, Up, Veth,
 };
+use nix::errno::Errno;
 
 use crate::errno::{gone_is_fine, missing};
 use crate::home::{Home, open};
 use crate::link::{BRIDGE_MTU_BYTES, Known, LOOPBACK_INDEX, Seen};
 use crate::rtnl::{Answer, MESSAGES_MAX, Request, RouteSocket};
-use crate::{address, errno, link, route, sysctl};
+use crate::{address, errno, link, netns, route, sysctl};
 
 /// Links of ours that one call of `apply` made or looked up.
 pub(crate) type Links = BTreeMap<Link, Known>;
@@ -147,7 +148,7 @@ impl Space<'_> {
 
     /// As many of `ops` as are changes of links, in one datagram.
     fn change(&mut self, ops: &[Op]) -> Vec<OpResult> {
-        let objects: Vec<&Object> = ops.iter().map_while(setting).take(MESSAGES_MAX).collect();
+        let objects = changes(ops);
         let names = self.unknown(objects.iter().copied());
         if let Err(error) = self.look_up(names) {
             return vec![Err(error)];
@@ -166,35 +167,49 @@ impl Space<'_> {
             }
         }
         let answers = self.socket.exchange(&requests);
-        let mut results: Vec<OpResult> = answers.into_iter().map(|a| a.map(drop)).collect();
-        match results.iter().position(Result::is_err) {
-            Some(failed) => self.take_back(&objects, failed, &mut results),
-            None => results.extend(refused.map(Err)),
+        let answers = objects.iter().zip(answers);
+        let mut results: Vec<OpResult> = answers.map(|(object, a)| verdict(object, a)).collect();
+        for (object, result) in objects.iter().zip(&mut results) {
+            if let (Object::Move(moved), Err(_)) = (object, &result) {
+                self.return_stray(moved, result);
+            }
+        }
+        if results.iter().all(Result::is_ok) {
+            results.extend(refused.map(Err));
         }
         results
     }
 
-    /// Undoes what landed after the op that failed, last first, until something can't be undone.
-    fn take_back(&mut self, objects: &[&Object], failed: usize, results: &mut Vec<OpResult>) {
-        while results.len() > failed + 1 {
-            let last = results.len() - 1;
-            let landed = match &results[last] {
-                Ok(()) => true,
-                Err(error) => error.kind == ErrorKind::InDoubt,
+    /// A link whose name is taken where it goes is sent there all the same and then not renamed:
+    /// it comes back. If it can't, the move counts as landed.
+    fn return_stray(&mut self, moved: &Move, result: &mut OpResult) {
+        let Ok(netns) = open(&moved.to.ns) else {
+            return;
+        };
+        let (home, group, links) = (self.home, self.group, &mut Links::new());
+        let back = netns::run_in_fd(netns.as_fd(), || {
+            let socket = &mut RouteSocket::open()?;
+            let ns = &moved.to.ns;
+            let stray = Move {
+                to: Link {
+                    ns: ns.clone(),
+                    name: moved.peer(),
+                },
+                ..moved.clone()
             };
-            if landed && !objects[last].lingers() && self.remove_anywhere(objects[last]).is_err() {
-                break;
+            Ok(Space {
+                ns,
+                home,
+                socket,
+                group,
+                links,
             }
-            results.truncate(last);
-        }
-    }
-
-    /// Removes an object that was added from here; a moved link is in another namespace now, and
-    /// goes with its cable.
-    fn remove_anywhere(&mut self, object: &Object) -> OpResult {
-        match object {
-            Object::Move(moved) => Err(missing(&moved.to)),
-            other => self.remove(other),
+            .send_back(&stray))
+        });
+        let back = back.and_then(|back: std::io::Result<_>| back);
+        match back.map_err(|error| errno::of_io("container's namespace", &error)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) | Err(error) => *result = Err(errno::in_doubt(error)),
         }
     }
 
@@ -242,9 +257,7 @@ impl Space<'_> {
             Object::Up(Up { link }) => {
                 self.undo(link.name, |seen| seen.up.then(|| link::lower(seen.index)))
             }
-            Object::Route(route @ Route { link, .. }) => {
-                self.undo(link.name, |seen| route::delete(seen.index, route).ok())
-            }
+            Object::Route(route) => self.remove_route(route),
             Object::LinkSysctl(_) => Ok(()),
             Object::Forwarding(forwarding) => {
                 let family = forwarding.family;
@@ -259,12 +272,54 @@ impl Space<'_> {
         self.undo(name, |seen| Some(link::delete(seen.index)))
     }
 
+    /// An IPv4 route without a metric must be there, or the kernel would take one that has some.
+    fn remove_route(&mut self, route: &Route) -> OpResult {
+        let mut all = None;
+        if route.via.is_ipv4() && route.metric.is_none() {
+            all = Some(self.socket.dump(&route::list(), route::Seen::decode)?);
+        }
+        self.undo(route.link.name, |seen| {
+            let is_it = |found: &route::Seen| found.is(seen.index, route);
+            let there = all.is_none_or(|all| all.iter().any(is_it));
+            there.then(|| route::delete(seen.index, route).ok())?
+        })
+    }
+
+    /// Refuses what the kernel would do by halves: a link that comes back to where its name is taken
+    /// is sent all the same, and not renamed.
     fn send_back(&mut self, moved: &Move) -> OpResult {
         self.links.clear();
-        let home = self.home.as_fd();
-        self.undo(moved.to.name, |seen| {
-            Some(link::send(seen.index, home, moved.peer(), None))
-        })
+        let (near, taken) = self.near_end(moved)?;
+        let Some(near) = near else {
+            return Ok(());
+        };
+        let (home, mut blocked) = (self.home.as_fd(), false);
+        let sent = self.undo(moved.to.name, |seen| {
+            // Indices repeat between namespaces: each end must name the other.
+            let ends = (near.peer, seen.peer) == (Some(seen.index), Some(near.index));
+            blocked = ends && taken;
+            (ends && !taken).then(|| link::send(seen.index, home, moved.peer(), None))
+        });
+        match blocked {
+            true => Err(errno::refusal(Errno::EEXIST as i32, None)),
+            false => sent,
+        }
+    }
+
+    /// The end of a cable that stayed in the host, and whether the name is taken that the other one had
+    /// there.
+    fn near_end(&self, moved: &Move) -> Result<(Option<Seen>, bool), OpError> {
+        let answers = self.home.inside(|| {
+            let mut socket = RouteSocket::open().map_err(|e| errno::of_io("rtnetlink", &e))?;
+            Ok(socket.exchange(&[link::find(moved.host), link::find(moved.peer())]))
+        })?;
+        let mut answers = answers?.into_iter().map(|answer| match answer {
+            Err(error) if error.kind == ErrorKind::Missing => Ok(None),
+            other => other,
+        });
+        let near = answers.next().unwrap_or_else(unanswered)?;
+        let peer = answers.next().unwrap_or_else(unanswered)?;
+        Ok((self.ours(moved.host, near.as_deref()), peer.is_some()))
     }
 
     /// Sends what `request` says to undo something on a link of ours, if there is such a link.
@@ -358,6 +413,33 @@ fn setting(op: &Op) -> Option<&Object> {
             | Object::Route(_)),
         ) => Some(object),
         _ => None,
+    }
+}
+
+/// What the first of `ops` add by changes of links, as many as fit a datagram. A link that is sent away
+/// may be back before it is sent again.
+fn changes(ops: &[Op]) -> Vec<&Object> {
+    let mut all: Vec<&Object> = Vec::new();
+    for object in ops.iter().map_while(setting).take(MESSAGES_MAX) {
+        let sent = |other: &&Object| match (other, object) {
+            (Object::Move(other), Object::Move(moved)) => other.host == moved.host,
+            _ => false,
+        };
+        if all.iter().any(sent) {
+            break;
+        }
+        all.push(object);
+    }
+    all
+}
+
+/// An answer in our words: a link that is no port of a bridge lacks what hairpin mode stands on.
+fn verdict(object: &Object, answer: Answer) -> OpResult {
+    match (object, answer) {
+        (Object::Hairpin(Hairpin { link }), Err(error)) if error.kind == ErrorKind::Unsupported => {
+            Err(missing(format!("bridge of {link}")))
+        }
+        (_, answer) => answer.map(drop),
     }
 }
 
