@@ -110,7 +110,7 @@ impl<X: Executor, W: Write> Executor for Recorder<X, W> {
 
 #[cfg(test)]
 mod tests {
-    use mydocker_core::{Instance, Object};
+    use mydocker_core::{Instance, Object, Veth};
 
     use super::*;
     use crate::Kernel;
@@ -118,7 +118,11 @@ mod tests {
     #[test]
     fn every_try_is_a_line_with_its_answer() {
         let mut recorder = Recorder::new(Kernel::new(), Vec::new());
-        let add = Op::Add(Object::Ruleset(Instance::DEFAULT));
+        let add = Op::Add(Object::Veth(Veth {
+            instance: Instance::DEFAULT,
+            name: "mdv0".parse().unwrap(),
+            mtu_bytes: 1500,
+        }));
         recorder.apply(std::slice::from_ref(&add));
         recorder.apply(&[add.clone(), add]);
         let (kernel, log) = recorder.finish().unwrap();
@@ -132,7 +136,7 @@ mod tests {
         assert_eq!((&lines[0]["seq"], &lines[1]["seq"]), (&1.into(), &2.into()));
         assert_eq!(
             (&lines[0]["op"], &lines[0]["action"]),
-            (&"CreateRuleset".into(), &"add".into())
+            (&"AddVeth".into(), &"add".into())
         );
         assert_eq!(lines[0]["result"], "ok");
         assert_eq!(lines[1]["result"]["kind"], "exists");

@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use mydocker_core::{
-    Address, ErrorKind, Family, Footprint, ForwardChain, Forwarding, Hairpin, Instance, Link,
-    LinkName, LinkSysctl, Master, Move, Object, OpError, OpResult, Passage, Route, Up,
+    Address, Element, ErrorKind, Family, Footprint, ForwardChain, Forwarding, Hairpin, Instance,
+    Link, LinkName, LinkSysctl, Master, Move, Ns, Object, OpError, OpResult, Passage, Route, Up,
+    Veth,
 };
 
 use super::{Kernel, refused};
@@ -13,6 +14,8 @@ use super::{Kernel, refused};
 const EINVAL: i32 = 22;
 /// `EXFULL`, errno.h: what a bridge says when it has no port number left.
 const EXFULL: i32 = 54;
+/// `ENETDOWN`, errno.h.
+const ENETDOWN: i32 = 100;
 /// `ENETUNREACH`, errno.h.
 const ENETUNREACH: i32 = 101;
 /// `EHOSTUNREACH`, errno.h.
@@ -25,7 +28,7 @@ const METRIC6_DEFAULT: u32 = 1024;
 impl Kernel {
     pub(super) fn add(&mut self, object: &Object) -> OpResult {
         match object {
-            Object::Ruleset(instance) => self.may_add_table(*instance)?,
+            Object::Ruleset(instance) => self.make_table(*instance)?,
             Object::Zone(zone) => self.may_add_element(object, zone.instance)?,
             Object::Masquerade(masquerade) => self.may_add_element(object, masquerade.instance)?,
             Object::Dnat(dnat) => self.may_add_element(object, dnat.instance)?,
@@ -43,7 +46,7 @@ impl Kernel {
             Object::Hairpin(Hairpin { link }) => self.must_be_port(*link)?,
             Object::LinkSysctl(sysctl) => self.overwrite(sysctl)?,
             Object::Address(address) => self.may_add_address(address)?,
-            Object::Up(Up { link }) => self.must_have(link)?,
+            Object::Up(Up { link }) => self.may_raise(link)?,
             Object::Route(route) => self.may_add_route(route)?,
             Object::Forwarding(Forwarding { family }) => {
                 self.host.forwarding.insert(*family);
@@ -52,6 +55,19 @@ impl Kernel {
         }
         self.objects.insert(object.clone());
         Ok(())
+    }
+
+    /// Makes a cable with its far end where it is to go, so that this never has a name in the host:
+    /// what the executor does with two ops in a row. Whether it did; if not, they are two ops.
+    pub(super) fn add_cable(&mut self, veth: &Veth, moved: &Move) -> bool {
+        let near = self.may_name(&Link::host(veth.name));
+        let far = self.may_name(&moved.to);
+        let fits = near.is_ok() && far.is_ok() && self.ns_is_there(&moved.to.ns);
+        if fits {
+            let both = [Object::Veth(veth.clone()), Object::Move(moved.clone())];
+            self.objects.extend(both);
+        }
+        fits
     }
 
     fn must_have(&self, link: &Link) -> OpResult {
@@ -72,12 +88,21 @@ impl Kernel {
         Ok(())
     }
 
-    fn may_add_table(&self, instance: Instance) -> OpResult {
+    /// A container's loopback has no mark of ours, and is raised all the same.
+    fn may_raise(&self, link: &Link) -> OpResult {
+        let inside = matches!(link.ns, Ns::Sandbox(_)) && self.ns_is_there(&link.ns);
+        if inside && link.name == LinkName::LOOPBACK {
+            return Ok(());
+        }
+        self.must_have(link)
+    }
+
+    fn make_table(&mut self, instance: Instance) -> OpResult {
         let table = Object::Ruleset(instance);
-        if self.objects.contains(&table) || self.foreign.contains(&table) {
+        if self.foreign.contains(&table) {
             return Err(exists(format!("table {}", instance.table())));
         }
-        Ok(())
+        self.del(&table)
     }
 
     fn may_add_element(&self, object: &Object, instance: Instance) -> OpResult {
@@ -85,12 +110,12 @@ impl Kernel {
             let detail = format!("ENOENT: there is no table {}", instance.table());
             return Err(refused(ErrorKind::Missing, detail));
         }
-        if self
-            .objects
-            .iter()
-            .chain(&self.foreign)
-            .any(|other| object.shares_key(other))
-        {
+        let mut others = self.objects.iter().chain(&self.foreign);
+        let elements = object.elements();
+        let left = |(whose, rest): &(Instance, Element)| {
+            *whose == instance && elements.iter().any(|element| element.same_key(rest))
+        };
+        if others.any(|other| object.shares_key(other)) || self.rest.iter().any(left) {
             return Err(exists(format!(
                 "an element of that key in {}",
                 instance.table()
@@ -134,6 +159,13 @@ impl Kernel {
         self.must_have(&Link::host(master.bridge))?;
         if self.objects.contains(&Object::Master(master.clone())) {
             return Ok(());
+        }
+        let is_bridge = |o: &Object| matches!(o, Object::Bridge(b) if b.name == master.bridge);
+        if !self.objects.iter().any(is_bridge) {
+            // The kernel unplugs first.
+            self.release_port(master.link);
+            let detail = format!("EOPNOTSUPP: {} is no bridge", master.bridge);
+            return Err(refused(ErrorKind::Unsupported, detail));
         }
         let is_port = |o: &&Object| matches!(o, Object::Master(m) if m.bridge == master.bridge);
         if self.objects.iter().filter(is_port).count() >= BRIDGE_PORTS_MAX {
@@ -192,12 +224,17 @@ impl Kernel {
     }
 
     fn ipv6_is_off(&self, link: &Link) -> bool {
-        let off = |s: &LinkSysctl| {
-            s.link == *link && s.family == Family::V6 && s.key == "disable_ipv6" && s.value != 0
+        self.is_set6(link, "disable_ipv6")
+    }
+
+    /// Whether that setting of IPv6 was turned on.
+    pub(super) fn is_set6(&self, link: &Link, key: &str) -> bool {
+        let on = |s: &LinkSysctl| {
+            s.link == *link && s.family == Family::V6 && s.key == key && s.value != 0
         };
         self.objects
             .iter()
-            .any(|o| matches!(o, Object::LinkSysctl(s) if off(s)))
+            .any(|o| matches!(o, Object::LinkSysctl(s) if on(s)))
     }
 
     fn may_add_route(&self, new: &Route) -> OpResult {
@@ -207,20 +244,11 @@ impl Kernel {
         let reached = here
             .iter()
             .any(|address| address.address.contains(&new.via));
-        let up = self.objects.contains(&Object::Up(Up {
-            link: new.link.clone(),
-        }));
-        if !reached || !up {
-            let (errno, name) = match family {
-                Family::V4 => (ENETUNREACH, "ENETUNREACH"),
-                Family::V6 => (EHOSTUNREACH, "EHOSTUNREACH"),
-            };
+        let up = self.is_up(&new.link);
+        let itself = self.is_itself(new);
+        if let Some((errno, name)) = next_hop(family, up, reached, itself) {
             let detail = format!("{name}: {} does not lead to next hop {}", new.link, new.via);
             return Err(refused(ErrorKind::Os(errno), detail));
-        }
-        if here.iter().any(|address| address.address.addr() == new.via) {
-            let detail = format!("EINVAL: next hop {} is {} itself", new.via, new.link);
-            return Err(refused(ErrorKind::Os(EINVAL), detail));
         }
         let taken = |o: &Object| match o {
             Object::Route(old) => {
@@ -228,9 +256,10 @@ impl Kernel {
                     && old.destination == new.destination
                     && metric(old.metric, old.via) == metric(new.metric, new.via)
             }
-            // An IPv4 subnet's own route has metric 0 and stands in the same place.
+            // An IPv4 subnet's own route has metric 0 and stands in the same place, once its link is up.
             Object::Address(old) => {
                 family == Family::V4
+                    && self.is_up(&old.link)
                     && old.link.ns == new.link.ns
                     && old.address.trunc() == new.destination
                     && metric(new.metric, new.via) == 0
@@ -245,6 +274,23 @@ impl Kernel {
         }
         Ok(())
     }
+
+    fn is_up(&self, link: &Link) -> bool {
+        let link = link.clone();
+        self.objects.contains(&Object::Up(Up { link }))
+    }
+
+    /// Whether a next hop is an address of the interface; of IPv6, of any in the namespace.
+    fn is_itself(&self, route: &Route) -> bool {
+        let near = |link: &Link| match Family::of(route.via) {
+            Family::V4 => *link == route.link,
+            Family::V6 => link.ns == route.link.ns,
+        };
+        self.objects.iter().any(|object| match object {
+            Object::Address(Address { link, address }) => near(link) && address.addr() == route.via,
+            _ => false,
+        })
+    }
 }
 
 fn addresses<'a>(all: &'a Footprint, link: &'a Link) -> impl Iterator<Item = &'a Address> {
@@ -252,6 +298,19 @@ fn addresses<'a>(all: &'a Footprint, link: &'a Link) -> impl Iterator<Item = &'a
         Object::Address(address) if address.link == *link => Some(address),
         _ => None,
     })
+}
+
+/// What is wrong with a next hop, if anything: where an interface is up, whether one of its subnets
+/// has it, whether it is that interface.
+fn next_hop(family: Family, up: bool, reached: bool, itself: bool) -> Option<(i32, &'static str)> {
+    match (family, up, itself) {
+        (Family::V4, true, true) => None,
+        (Family::V4, false, true) => Some((ENETDOWN, "ENETDOWN")),
+        (Family::V6, _, true) => Some((EINVAL, "EINVAL")),
+        (_, true, false) if reached => None,
+        (Family::V4, _, false) => Some((ENETUNREACH, "ENETUNREACH")),
+        (Family::V6, _, false) => Some((EHOSTUNREACH, "EHOSTUNREACH")),
+    }
 }
 
 fn metric(given: Option<u32>, via: IpAddr) -> u32 {

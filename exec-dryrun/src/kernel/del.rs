@@ -1,7 +1,8 @@
 //! What the model kernel answers to a removal, and what it lets go along.
 
 use mydocker_core::{
-    Address, Family, Footprint, Forwarding, Link, LinkName, Move, Object, OpResult, Up, standing_on,
+    Address, Element, Family, Footprint, Forwarding, Link, LinkName, Move, Object, OpResult, Up,
+    standing_on,
 };
 
 use super::{Kernel, refused};
@@ -9,20 +10,17 @@ use super::{Kernel, refused};
 impl Kernel {
     pub(super) fn del(&mut self, object: &Object) -> OpResult {
         match object {
-            Object::Ruleset(_) | Object::Hairpin(_) => {
+            Object::Ruleset(instance) => {
                 self.remove([object.clone()].into());
+                self.rest.retain(|(whose, _)| whose != instance);
             }
+            Object::Hairpin(_) => self.remove([object.clone()].into()),
             Object::Zone(_)
             | Object::Masquerade(_)
             | Object::Dnat(_)
             | Object::Pinhole(_)
             | Object::Guard(_)
-            | Object::Isolated(_) => {
-                // An element has no mark but the table that it is in: whose it is, a deletion by
-                // key can't tell, nor can the real kernel.
-                self.objects.retain(|other| !object.shares_key(other));
-                self.foreign.retain(|other| !object.shares_key(other));
-            }
+            | Object::Isolated(_) => self.remove_elements(object),
             Object::Bridge(bridge) => self.remove_link(bridge.name),
             Object::Veth(veth) => self.remove_link(veth.name),
             Object::Move(moved) => self.move_back(moved)?,
@@ -31,8 +29,10 @@ impl Kernel {
             Object::LinkSysctl(_) => {}
             Object::Address(address) => self.remove_address(address),
             Object::Up(Up { link }) => {
-                if self.objects.remove(object) {
-                    self.flush_addresses(link, Family::V6);
+                if !object.lingers() && self.objects.remove(object) {
+                    if !self.is_set6(link, "keep_addr_on_down") {
+                        self.flush_addresses(link, Family::V6);
+                    }
                     self.flush_routes(link, None);
                 }
             }
@@ -93,6 +93,28 @@ impl Kernel {
             }
             self.objects.remove(&object);
         }
+    }
+
+    /// An element has no mark but the table that it is in: whose it is, a deletion by key can't tell,
+    /// nor can the real kernel.
+    fn remove_elements(&mut self, object: &Object) {
+        let gone = object.elements();
+        let goes = |element: &Element| gone.iter().any(|gone| gone.same_key(element));
+        let Some(instance) = object.firewall() else {
+            return;
+        };
+        self.rest
+            .retain(|(whose, element)| *whose != instance || !goes(element));
+        let hit = |other: &&Object| object.shares_key(other);
+        for other in self.objects.clone().iter().filter(hit) {
+            let left = other
+                .elements()
+                .into_iter()
+                .filter(|element| !goes(element));
+            self.rest.extend(left.map(|element| (instance, element)));
+            self.objects.remove(other);
+        }
+        self.foreign.retain(|other| !object.shares_key(other));
     }
 
     fn move_back(&mut self, moved: &Move) -> OpResult {

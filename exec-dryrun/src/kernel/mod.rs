@@ -6,22 +6,23 @@
 //! | op | refused | and besides |
 //! |---|---|---|
 //! | Add, any | [`Missing`](ErrorKind::Missing): a base is not there, is foreign, or its namespace is gone | |
-//! | Add Ruleset | `Exists`: a table of that name, ours or not | Del takes its elements along |
-//! | Add Zone, Masquerade, Dnat, Pinhole, Guard, Isolated | `Exists`: the key is there, with whatever data (`NLM_F_EXCL`) | Del goes by key |
+//! | Add Ruleset | `Exists`: a foreign table of that name | ours: made anew, without elements; Del takes these along |
+//! | Add Zone, Masquerade, Dnat, Pinhole, Guard, Isolated | `Exists`: a key of it is there, with whatever data (`NLM_F_EXCL`) | Del goes by key: of an object that has some of them, the rest stays, and a ruleset with such a rest is none |
 //! | Add Passage | `Missing`: its chain is not there; `Denied`: a process owns the table | there already: fine |
-//! | Add Bridge, Veth | `Exists`: the name, or the peer's, is there; `Os(EINVAL)`: it is `all` or `default` | |
-//! | Add Move | `Exists`: the name is taken over there | frees the peer's name in the host; Del brings it back |
-//! | Add Master | `Os(EXFULL)`: 1023 ports | a port of another bridge changes over, its port flags gone |
+//! | Add Bridge, Veth | `Exists`: the name, or the peer's, is there, unless the next op moves the peer; `Os(EINVAL)`: it is `all` or `default` | |
+//! | Add Move | `Exists`: the name is taken over there | frees the peer's name in the host; Del brings it back, or `Exists`: it is taken meanwhile |
+//! | Add Master | `Os(EXFULL)`: 1023 ports; `Unsupported`: no bridge, and the port has left its old one | a port of another bridge changes over, its port flags gone |
 //! | Add Hairpin | `Missing`: the link is no port | set again: fine |
-//! | Add LinkSysctl | | overwrites; `disable_ipv6` flushes IPv6; Del does nothing |
+//! | Add LinkSysctl | | overwrites; `disable_ipv6` flushes IPv6; Del does nothing; a loopback's is nobody's |
 //! | Add Address | `Exists`: it is on the link; `Denied`: IPv6 where it is disabled | |
-//! | Add Up, Forwarding | | set again: fine |
-//! | Add Route | `Os(ENETUNREACH)`, IPv6 `Os(EHOSTUNREACH)`: link down, or next hop in no subnet of the link; `Os(EINVAL)`: next hop is the link itself; `Exists`: destination and metric are taken in the namespace | |
+//! | Add Up, Forwarding | | set again: fine; of a loopback, that of a container alone |
+//! | Add Route | `Os(ENETUNREACH)`, IPv6 `Os(EHOSTUNREACH)`: link down, or next hop in no subnet of the link; next hop is the link itself: `Os(ENETDOWN)` while it is down, and fine for IPv4 when it is up; IPv6 `Os(EINVAL)`: next hop is any address of the namespace; `Exists`: destination and metric are taken in the namespace, for IPv4 also by the subnet of a link that is up | |
 //! | Del, any | | succeeds on what is absent or foreign, and leaves the latter alone; only a foreign element of our own table goes, for elements have no mark |
 //! | Del Veth | | takes its peer and what stands on it, wherever that is |
 //! | Del Bridge | | sets its ports free: they stay, without master and port flags |
 //! | Del Master | | takes the port flags along |
-//! | Del Up | | flushes the link's routes and IPv6 addresses |
+//! | Del Up | | flushes the link's routes and IPv6 addresses, these not with `keep_addr_on_down` |
+//! | a port of another MTU | | a bridge of 1500, which nobody set, takes the least of its ports' |
 //! | Del Address | | the link's last IPv4 one takes its IPv4 routes along |
 //! | end of a foreign chain | | takes the passage in it |
 //! | end of a sandbox | | takes its links and so the host's ends of their cables |
@@ -41,15 +42,21 @@ mod tests;
 use std::collections::BTreeSet;
 
 use mydocker_core::{
-    ErrorKind, Executor, Facts, Footprint, ForeignChain, ForwardChain, Forwarding, Link, LinkName,
-    Listener, Netns, Ns, Object, Op, OpError, OpResult, PortBinding,
+    Bridge, Element, ErrorKind, Executor, Facts, Footprint, ForeignChain, ForwardChain, Forwarding,
+    Instance, Link, LinkName, Listener, Master, Netns, Ns, Object, Op, OpError, OpResult,
+    PortBinding, Veth, objects_of,
 };
+
+/// What a bridge has unless somebody sets it (`ETH_DATA_LEN`, linux/if_ether.h), bytes.
+const BRIDGE_MTU_BYTES: u32 = 1500;
 
 /// A model kernel: see the table above for what it does.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Kernel {
     objects: Footprint,
     foreign: Footprint,
+    /// Elements that the removal of another object of their key left behind.
+    rest: BTreeSet<(Instance, Element)>,
     host: Facts,
     alive: BTreeSet<Netns>,
     dead: BTreeSet<Netns>,
@@ -168,6 +175,22 @@ impl Kernel {
             .retain(|object| !matches!(object, Object::Passage(p) if p.chain == *chain));
     }
 
+    /// Somebody deletes a link of the host, whoever's it is.
+    pub fn delete_link(&mut self, name: LinkName) {
+        self.remove_link(name);
+        let base = mydocker_core::Base::Link(Link::host(name));
+        self.foreign
+            .retain(|o| o.gives().all(|given| given != base));
+    }
+
+    /// Somebody flushes all firewalls, ours and those of others.
+    pub fn flush_firewalls(&mut self) {
+        self.host.forward_chains.clear();
+        self.objects.retain(|object| object.firewall().is_none());
+        self.rest.clear();
+        self.foreign.retain(|object| object.firewall().is_none());
+    }
+
     fn try_one(&mut self, op: &Op) -> OpResult {
         match op {
             Op::Add(object) => self.add(object),
@@ -184,9 +207,9 @@ impl Kernel {
         }
     }
 
-    /// Whether the link is there and ours to work on; a loopback is everybody's.
+    /// Whether the link is there and ours to work on.
     fn has_link(&self, link: &Link) -> bool {
-        self.ns_is_there(&link.ns) && (link.name == LinkName::LOOPBACK || self.is_ours(link))
+        self.ns_is_there(&link.ns) && self.is_ours(link)
     }
 
     fn is_ours(&self, link: &Link) -> bool {
@@ -212,14 +235,60 @@ impl Kernel {
         let base = mydocker_core::Base::Link(link.clone());
         let listed = link.ns == Ns::Host && self.host.links.contains(link.name.as_str());
         let foreign = || self.foreign.iter().any(|o| o.gives().any(|b| b == base));
-        self.has_link(link) || listed || foreign()
+        self.has_link(link) || link.name == LinkName::LOOPBACK || listed || foreign()
+    }
+
+    /// An object as it reads: a bridge whose MTU nobody set has the least of its ports'.
+    fn shown(&self, object: &Object) -> Object {
+        match object {
+            Object::Bridge(bridge) if bridge.mtu_bytes == BRIDGE_MTU_BYTES => {
+                let least = self.ports(bridge.name).map(|port| port.mtu_bytes).min();
+                let mtu_bytes = least.unwrap_or(BRIDGE_MTU_BYTES);
+                Object::Bridge(Bridge {
+                    mtu_bytes,
+                    ..bridge.clone()
+                })
+            }
+            other => other.clone(),
+        }
+    }
+
+    /// The cables that are plugged into a bridge.
+    fn ports(&self, bridge: LinkName) -> impl Iterator<Item = &Veth> {
+        let plugged = move |veth: &&Veth| {
+            let (link, bridge) = (veth.name, bridge);
+            let master = Object::Master(Master { link, bridge });
+            self.objects.contains(&master)
+        };
+        let cables = self.objects.iter().filter_map(|object| match object {
+            Object::Veth(veth) => Some(veth),
+            _ => None,
+        });
+        cables.filter(plugged)
+    }
+
+    /// The ruleset and its elements as they read when some of them belong to nothing.
+    fn ruins(&self, instance: Instance) -> Footprint {
+        let of_it = |object: &&Object| object.firewall() == Some(instance);
+        let whole = self.objects.iter().filter(of_it).flat_map(Object::elements);
+        let rest = self.rest.iter().filter(|(whose, _)| *whose == instance);
+        let all = whole.chain(rest.map(|(_, element)| *element));
+        objects_of(instance, all).unwrap_or_default()
     }
 }
 
 impl Executor for Kernel {
     fn apply(&mut self, ops: &[Op]) -> Vec<OpResult> {
         let mut results = Vec::new();
-        for op in ops {
+        while let Some(op) = ops.get(results.len()) {
+            if let (Op::Add(Object::Veth(veth)), Some(Op::Add(Object::Move(moved)))) =
+                (op, ops.get(results.len() + 1))
+                && veth.name == moved.host
+                && self.add_cable(veth, moved)
+            {
+                results.extend([Ok(()), Ok(())]);
+                continue;
+            }
             let result = self.try_one(op);
             let failed = result.is_err();
             results.push(result);
@@ -233,7 +302,15 @@ impl Executor for Kernel {
     fn observe(&mut self, wanted: &Footprint) -> Result<Footprint, OpError> {
         let namespaces: BTreeSet<&Ns> = wanted.iter().map(Object::ns).collect();
         let seen = |object: &&Object| *object.ns() == Ns::Host || namespaces.contains(object.ns());
-        Ok(self.objects.iter().filter(seen).cloned().collect())
+        let shown = self.objects.iter().filter(seen);
+        let mut all: Footprint = shown.map(|object| self.shown(object)).collect();
+        for instance in self.rest.iter().map(|(instance, _)| *instance) {
+            all.retain(|object| {
+                object.firewall() != Some(instance) || matches!(object, Object::Passage(_))
+            });
+            all.extend(self.ruins(instance));
+        }
+        Ok(all)
     }
 
     fn facts(&mut self) -> Result<Facts, OpError> {

@@ -275,11 +275,13 @@ fn routes_need_a_way_to_their_next_hop() {
         add(&mut kernel, default_via("10.0.1.1")),
         Err(ErrorKind::Os(101))
     );
+    assert_eq!(add(&mut kernel, default_via("10.0.0.2")), Ok(()));
+    del(&mut kernel, default_via("10.0.0.2"));
+    del(&mut kernel, default_via("fd00::1"));
     assert_eq!(
-        add(&mut kernel, default_via("10.0.0.2")),
+        add(&mut kernel, default_via("fd00::2")),
         Err(ErrorKind::Os(22))
     );
-    del(&mut kernel, default_via("fd00::1"));
     assert_eq!(
         add(&mut kernel, default_via("fd01::1")),
         Err(ErrorKind::Os(113))
@@ -288,6 +290,10 @@ fn routes_need_a_way_to_their_next_hop() {
     assert_eq!(
         add(&mut kernel, default_via("10.0.0.1")),
         Err(ErrorKind::Os(101))
+    );
+    assert_eq!(
+        add(&mut kernel, default_via("10.0.0.2")),
+        Err(ErrorKind::Os(100))
     );
 }
 
@@ -354,6 +360,66 @@ fn an_element_is_its_key() {
     );
     del(&mut kernel, Object::Ruleset(OURS));
     assert_eq!(*kernel.objects(), Footprint::new());
+}
+
+#[test]
+fn what_a_removal_by_key_leaves_spoils_the_ruleset() {
+    let mut kernel = Kernel::new();
+    let ruleset = Object::Ruleset(OURS);
+    for object in [ruleset.clone(), dnat("10.0.0.2:80"), zone(true)] {
+        assert_eq!(add(&mut kernel, object), Ok(()));
+    }
+    let observed = |kernel: &mut Kernel| kernel.observe(&Footprint::new()).unwrap();
+    let before = observed(&mut kernel);
+    // It leaves the bridge's element in `internal`.
+    del(&mut kernel, zone(false));
+    assert_eq!(observed(&mut kernel), Footprint::new());
+    assert_eq!(add(&mut kernel, zone(true)), Err(ErrorKind::Exists));
+    del(&mut kernel, zone(true));
+    assert_eq!(add(&mut kernel, zone(true)), Ok(()));
+    assert_eq!(observed(&mut kernel), before);
+    // A ruleset that is there is made anew.
+    assert_eq!(add(&mut kernel, ruleset.clone()), Ok(()));
+    assert_eq!(observed(&mut kernel), [ruleset].into());
+}
+
+#[test]
+fn a_cable_that_is_born_moved_needs_no_name_for_its_far_end() {
+    let squatter = bridge("mdp0");
+    let mut kernel = Kernel::new().with_namespace(web()).with_foreign(squatter);
+    assert_eq!(add(&mut kernel, veth()), Err(ErrorKind::Exists));
+    let both = [veth(), moved()].map(Op::Add);
+    assert_eq!(kernel.apply(&both), [Ok(()), Ok(())]);
+    let back = kernel.apply(&[Op::Del(moved())]).remove(0);
+    assert_eq!(back.map_err(|error| error.kind), Err(ErrorKind::Exists));
+}
+
+#[test]
+fn a_bridge_without_an_mtu_of_its_own_has_its_ports() {
+    let mut kernel = wired();
+    kernel.delete_link(name("mdv0"));
+    let thin = Object::Veth(Veth {
+        instance: OURS,
+        name: name("mdv0"),
+        mtu_bytes: 1400,
+    });
+    for object in [thin, master("br0")] {
+        assert_eq!(add(&mut kernel, object), Ok(()));
+    }
+    assert!(holds(&kernel, &bridge("br0")));
+    assert!(
+        !kernel
+            .observe(&Footprint::new())
+            .unwrap()
+            .contains(&bridge("br0"))
+    );
+    del(&mut kernel, master("br0"));
+    assert!(
+        kernel
+            .observe(&Footprint::new())
+            .unwrap()
+            .contains(&bridge("br0"))
+    );
 }
 
 #[test]
