@@ -2,6 +2,7 @@
 
 mod host;
 pub mod listing;
+pub mod requests;
 mod scenario;
 mod site;
 pub mod tracer;
