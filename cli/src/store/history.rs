@@ -1,5 +1,6 @@
 //! History: what was done, when and by whom, for people to look back at. It is bounded, kept apart
-//! from the state, and losing it loses nothing else.
+//! from the state, and losing it loses nothing else. Where room is short it makes way: what the state
+//! needs comes first.
 
 use std::io::Write;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -18,6 +19,8 @@ const OLDER: &str = "history.log.1";
 
 /// The log and its predecessor hold as much each.
 const BYTES_MAX: u64 = 2 * 1024 * 1024;
+/// With less room than that on its disk, no history is kept.
+const ROOM_BYTES_MIN: u64 = 16 * 1024 * 1024;
 /// An event that is longer is kept without its ops.
 const EVENT_BYTES_MAX: usize = 256 * 1024;
 /// As much of a command line is kept.
@@ -88,6 +91,11 @@ pub(super) fn append(dir: &Dir, mut event: Event) -> Result<(), StoreError> {
     let Some(mut file) = dir.open_file(NAME, flags)? else {
         return Err(io("open", &path)(std::io::ErrorKind::NotFound.into()));
     };
+    let disk = rustix::fs::fstatvfs(&file).map_err(|errno| io("look at", &path)(errno.into()))?;
+    if disk.f_bavail.saturating_mul(disk.f_frsize) < ROOM_BYTES_MIN {
+        dir.remove(NAME, Durability::Kernel)?;
+        return dir.remove(OLDER, Durability::Kernel);
+    }
     if file.metadata().map_err(io("look at", &path))?.len() > BYTES_MAX {
         dir.rename(NAME, OLDER, Durability::Kernel)?;
         return append(dir, event);
