@@ -28,7 +28,7 @@ docs: ## API documentation, and the examples in it
 
 unit: deps build image ## Unit, property, golden and namespace tests
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-	  $(CARGO) nextest run --workspace --locked; \
+	  $(CARGO) nextest run --config-file .ci/nextest.toml --workspace --locked; \
 	else $(CARGO) test --workspace --lib --bins --tests --locked; fi
 
 fuzz: ## Fuzz every target for SECONDS each (needs cargo-fuzz and g++)
