@@ -5,7 +5,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use mydocker_core::{Outcome, Plan};
+use mydocker_core::{Change, Outcome, Plan};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ const OLDER: &str = "history.log.1";
 const BYTES_MAX: u64 = 2 * 1024 * 1024;
 /// With less room than that on its disk, no history is kept.
 const ROOM_BYTES_MIN: u64 = 16 * 1024 * 1024;
-/// An event that is longer is kept without its ops.
+/// An event that is longer is kept without its ops and ports.
 const EVENT_BYTES_MAX: usize = 256 * 1024;
 /// As much of a command line is kept.
 const COMMAND_CHARS_MAX: usize = 256;
@@ -41,7 +41,7 @@ pub struct Event {
     pub command: String,
     /// How many ops the plan had.
     pub ops: usize,
-    /// What was planned; without ops if there were very many.
+    /// What was planned; without ops and ports if there were very many.
     pub plan: Plan,
     /// How it ended.
     pub outcome: Outcome,
@@ -84,7 +84,7 @@ pub(super) fn append(dir: &Dir, mut event: Event) -> Result<(), StoreError> {
     let path = dir.path_of(NAME);
     let mut line = to_line(&event).map_err(io("write", &path))?;
     if line.len() > EVENT_BYTES_MAX {
-        event.plan.ops.clear();
+        shorten(&mut event.plan);
         line = to_line(&event).map_err(io("write", &path))?;
     }
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE;
@@ -101,6 +101,20 @@ pub(super) fn append(dir: &Dir, mut event: Event) -> Result<(), StoreError> {
         return append(dir, event);
     }
     file.write_all(&line).map_err(io("write", &path))
+}
+
+/// Leaves out what there may be a quarter of a million of.
+fn shorten(plan: &mut Plan) {
+    plan.ops.clear();
+    match &mut plan.change {
+        Change::EndpointAdded(endpoint) | Change::EndpointChanged(endpoint) => {
+            endpoint.ports.clear();
+        }
+        Change::NetworkAdded(_)
+        | Change::NetworkRemoved(_)
+        | Change::EndpointRemoved(_)
+        | Change::Repaired => {}
+    }
 }
 
 fn to_line(event: &Event) -> std::io::Result<Vec<u8>> {
@@ -131,7 +145,7 @@ pub(super) fn read(dir: &Dir) -> Result<(Vec<Event>, usize), StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use mydocker_core::{Change, OnFailure};
+    use mydocker_core::{AttachSpec, EndpointId, Facts, NetworkSpec, OnFailure, Request, State};
 
     use super::*;
 
@@ -143,6 +157,42 @@ mod tests {
             warnings: Vec::new(),
         };
         Event::now(Some(Instant::now()), plan, Outcome::Committed)
+    }
+
+    /// A container with so many ports that the plan for it is longer than an event may be.
+    #[test]
+    fn a_long_event_is_kept_without_its_ops_and_ports() {
+        let mut state = State::new(mydocker_core::Instance::DEFAULT);
+        let mut run = |request: Request| {
+            let plan = state.plan(&Facts::default(), &request).unwrap();
+            state
+                .absorb(&mydocker_core::Entry::Begin(plan.clone()))
+                .unwrap();
+            state
+                .absorb(&mydocker_core::Entry::End(Outcome::Committed))
+                .unwrap();
+            plan
+        };
+        run(Request::CreateNetwork(NetworkSpec::new(
+            "n".parse().unwrap(),
+        )));
+        let netns = "/run/netns/web".parse().unwrap();
+        let mut spec = AttachSpec::new("n".parse().unwrap(), "web".parse().unwrap(), netns);
+        spec.ports = mydocker_core::PortSpec::parse_list("10000-19999:10000-19999").unwrap();
+        let plan = run(Request::Attach(spec));
+        let root = tempfile::tempdir().unwrap();
+        let dir = Dir::create(root.path(), "network").unwrap();
+        let ops = plan.ops.len();
+        append(&dir, Event::now(None, plan, Outcome::Committed)).unwrap();
+        assert!(dir.read(NAME).unwrap().unwrap().len() < EVENT_BYTES_MAX);
+        let (events, _) = read(&dir).unwrap();
+        assert_eq!((events[0].ops, events[0].plan.ops.len()), (ops, 0));
+        let Change::EndpointAdded(endpoint) = &events[0].plan.change else {
+            panic!("{:?}", events[0].plan.change);
+        };
+        let [network, container] = ["n", "web"];
+        let (network, container) = (network.parse().unwrap(), container.parse().unwrap());
+        assert_eq!(endpoint.id, EndpointId { network, container });
     }
 
     #[test]
