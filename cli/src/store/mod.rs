@@ -295,7 +295,10 @@ impl Recorder for Store {
         let Some(mut writer) = self.writer.take() else {
             return Err(self.read_only());
         };
-        let pending = self.state.pending().cloned();
+        let ended = match entry {
+            Entry::Begin(_) => None,
+            Entry::End(outcome) => self.state.pending().cloned().zip(Some(outcome.clone())),
+        };
         let changed = match entry {
             Entry::Begin(plan) => {
                 self.began = Some(Instant::now());
@@ -318,8 +321,8 @@ impl Recorder for Store {
             }
         }
         writer.journal.append(entry)?;
-        if let (Entry::End(outcome), Some(plan)) = (entry, pending) {
-            let event = Event::now(self.began.take(), plan, outcome.clone());
+        if let Some((plan, outcome)) = ended {
+            let event = Event::now(self.began.take(), plan, outcome);
             self.forgotten = history::append(&writer.run, event).err();
         }
         self.writer = Some(writer);
