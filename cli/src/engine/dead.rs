@@ -4,9 +4,9 @@ use mydocker_core::{Endpoint, EndpointId, Executor, Facts, Plan, Request, State,
 
 use super::{Memory, run};
 
-/// Endpoints that one command looks at, beyond those in its way: as many as cost it nothing that
-/// anybody would notice. Whoever is dead among more is found by a later command, or once in the way.
-pub(super) const LOOKS_MAX: usize = 32;
+/// Endpoints that one command looks at, beyond those in its way: some 3 µs each, which an attach has
+/// to spare. Whoever is dead among more is found by a later command, or once in the way.
+pub(super) const LOOKS_MAX: usize = 8;
 
 /// The endpoints whose namespaces are gone, of at most `looks`: those that follow the one that the
 /// request names, so that commands about others look at others. What a request is itself to take
