@@ -1,5 +1,6 @@
 //! Who carries plans out: the kernel of this host, or a log over a model of it.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -81,6 +82,10 @@ impl Executor for Backend {
         self.inner().is_alive(netns)
     }
 
+    fn namespaces(&mut self) -> Result<BTreeSet<Netns>, OpError> {
+        self.inner().namespaces()
+    }
+
     fn lacks(&mut self, protocol: Protocol) -> Option<&'static str> {
         self.inner().lacks(protocol)
     }
@@ -118,6 +123,10 @@ impl Executor for Assumed {
 
     fn is_alive(&mut self, netns: &Netns) -> bool {
         self.0.is_alive(netns)
+    }
+
+    fn namespaces(&mut self) -> Result<BTreeSet<Netns>, OpError> {
+        self.0.namespaces()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Joins a transaction to whoever carries it out and whoever remembers it.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use crate::{
@@ -45,6 +46,13 @@ pub trait Executor {
 
     /// Whether the namespace is there. One look at one file, never a dump.
     fn is_alive(&mut self, netns: &Netns) -> bool;
+
+    /// The namespaces that can be found on the host, its own not among them, by one path each: where
+    /// to look for containers that nobody has on record. A look at every process and mount.
+    ///
+    /// # Errors
+    /// What the kernel said when it was asked.
+    fn namespaces(&mut self) -> Result<BTreeSet<Netns>, OpError>;
 
     /// What the kernel lacks to translate ports of that protocol, if anything. A look for a file or
     /// two, never a dump.

@@ -12,6 +12,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod adoption;
 mod binding;
 mod drift;
 mod drive;
@@ -38,6 +39,7 @@ mod subnet;
 mod transaction;
 mod warning;
 
+pub use adoption::{Adoption, Hearsay, Stray};
 pub use binding::{PortBinding, PortSpec, PortSpecError, Protocol};
 pub use drift::Drift;
 pub use drive::{Executor, Recorder, drive};

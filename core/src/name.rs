@@ -288,6 +288,13 @@ impl TryFrom<String> for LinkName {
     }
 }
 
+/// Whatever an interface can be called, a container can.
+impl From<LinkName> for ContainerName {
+    fn from(name: LinkName) -> Self {
+        Self(name.as_str().into())
+    }
+}
+
 impl From<LinkName> for String {
     fn from(name: LinkName) -> Self {
         name.as_str().to_string()

@@ -330,6 +330,19 @@ impl Dnat {
     }
 }
 
+impl Pinhole {
+    /// The binding that it carries out.
+    #[must_use]
+    pub fn binding(&self) -> PortBinding {
+        PortBinding {
+            host_ip: self.to.ip(),
+            host_port: self.to.port(),
+            container_port: self.to.port(),
+            protocol: self.protocol,
+        }
+    }
+}
+
 impl Guard {
     /// Its addresses but for the link-local ones, which are the same on many links.
     pub fn routed(&self) -> impl Iterator<Item = IpAddr> + '_ {

@@ -35,6 +35,18 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// Whether the state changes as a plan says that ended so.
+    #[must_use]
+    pub fn makes_change(&self, on_failure: OnFailure) -> bool {
+        match self {
+            Self::Committed => true,
+            Self::RolledBack(_) => false,
+            Self::Stranded { .. } => on_failure == OnFailure::Continue,
+        }
+    }
+}
+
 /// An op that failed, and why.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
 pub struct Failure {

@@ -1,6 +1,6 @@
 //! Faulty: makes an executor fail as a real one can, at ops of one's choice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use mydocker_core::{
@@ -159,6 +159,10 @@ impl<X: Executor> Executor for Faulty<X> {
 
     fn is_alive(&mut self, netns: &Netns) -> bool {
         self.inner.is_alive(netns)
+    }
+
+    fn namespaces(&mut self) -> Result<BTreeSet<Netns>, OpError> {
+        self.inner.namespaces()
     }
 
     fn lacks(&mut self, protocol: Protocol) -> Option<&'static str> {

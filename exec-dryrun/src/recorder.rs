@@ -1,5 +1,6 @@
 //! Recorder: the log of what an executor was told, and of its answers.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use mydocker_core::{
@@ -101,6 +102,10 @@ impl<X: Executor, W: Write> Executor for Recorder<X, W> {
 
     fn is_alive(&mut self, netns: &Netns) -> bool {
         self.inner.is_alive(netns)
+    }
+
+    fn namespaces(&mut self) -> Result<BTreeSet<Netns>, OpError> {
+        self.inner.namespaces()
     }
 
     fn lacks(&mut self, protocol: Protocol) -> Option<&'static str> {

@@ -88,6 +88,7 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::sync::mpsc::{Receiver, channel};
     use std::time::Duration;
 
@@ -121,6 +122,10 @@ mod tests {
 
         fn is_alive(&mut self, _: &Netns) -> bool {
             true
+        }
+
+        fn namespaces(&mut self) -> Result<BTreeSet<Netns>, OpError> {
+            Ok(BTreeSet::new())
         }
     }
 

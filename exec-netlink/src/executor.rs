@@ -1,5 +1,6 @@
 //! Carries out ops on the running kernel.
 
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -12,7 +13,7 @@ use crate::firewall::{self, Firewall};
 use crate::home::{self, Home};
 use crate::rtnl::RouteSocket;
 use crate::space::{Links, Space};
-use crate::{conntrack, errno, facts, listeners, netns, observe, sysctl};
+use crate::{census, conntrack, errno, facts, listeners, netns, observe, sysctl};
 
 /// Carries out ops on the running kernel, over netlink and `/proc/sys`; no process is started.
 ///
@@ -198,6 +199,10 @@ impl Executor for NetlinkExecutor {
 
     fn is_alive(&mut self, netns: &Netns) -> bool {
         !netns::is_gone(Path::new(netns.as_str()))
+    }
+
+    fn namespaces(&mut self) -> Result<BTreeSet<Netns>, OpError> {
+        census::namespaces(&self.home).map_err(|error| errno::of_io("namespaces", &error))
     }
 
     fn lacks(&mut self, protocol: Protocol) -> Option<&'static str> {

@@ -30,6 +30,11 @@ impl Home {
         Ok(Self { netns, id })
     }
 
+    /// What tells it from others.
+    pub(crate) fn id(&self) -> (u64, u64) {
+        self.id
+    }
+
     /// Runs `f` in it: on the calling thread if that is there, else on one that ends afterwards.
     pub(crate) fn inside<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T, OpError> {
         let here = fs::metadata(CURRENT).is_ok_and(|current| id(&current) == self.id);
@@ -75,6 +80,7 @@ fn is_gone(error: &io::Error) -> bool {
     )
 }
 
-fn id(file: &fs::Metadata) -> (u64, u64) {
+/// What tells namespaces apart, whichever path leads to them: device and inode.
+pub(crate) fn id(file: &fs::Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
 }

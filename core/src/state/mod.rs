@@ -1,5 +1,6 @@
 //! State: which objects we want, and why.
 
+mod adopt;
 mod attach;
 mod bindings;
 mod create;
@@ -409,7 +410,7 @@ impl State {
                 let mut all = self.footprint();
                 all.extend(plan.ops.iter().map(|op| op.object().clone()));
                 let left = left.iter().cloned().collect();
-                if plan.on_failure == OnFailure::Continue {
+                if outcome.makes_change(plan.on_failure) {
                     self.apply(plan)?;
                 }
                 let left = standing_on(&left, &all);

@@ -348,6 +348,14 @@ impl Executor for Kernel {
     fn is_alive(&mut self, netns: &Netns) -> bool {
         self.ns_is_there(&Ns::Sandbox(netns.clone()))
     }
+
+    fn namespaces(&mut self) -> Result<BTreeSet<Netns>, OpError> {
+        let of_objects = self.objects.iter().filter_map(|object| match object.ns() {
+            Ns::Sandbox(netns) => Some(netns),
+            Ns::Host => None,
+        });
+        Ok(self.alive.iter().chain(of_objects).cloned().collect())
+    }
 }
 
 /// A refusal in the kernel's words.

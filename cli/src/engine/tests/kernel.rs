@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use mydocker_core::{
-    ErrorKind, Executor, Facts, Family, Footprint, Listener, Netns, Object, Op, OpError, OpResult,
-    PortBinding, standing_on,
+    ErrorKind, Executor, Facts, Family, Footprint, Listener, Netns, Ns, Object, Op, OpError,
+    OpResult, PortBinding, standing_on,
 };
 
 /// A kernel that several engines share; what it is told to refuse it refuses.
@@ -106,6 +106,15 @@ impl Executor for Kernel {
 
     fn is_alive(&mut self, netns: &Netns) -> bool {
         !self.inside().dead.contains(netns)
+    }
+
+    fn namespaces(&mut self) -> Result<BTreeSet<Netns>, OpError> {
+        let objects = self.objects();
+        let inside = objects.iter().filter_map(|object| match object.ns() {
+            Ns::Sandbox(netns) => Some(netns.clone()),
+            Ns::Host => None,
+        });
+        Ok(inside.collect())
     }
 }
 
