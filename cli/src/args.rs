@@ -355,6 +355,10 @@ pub(crate) struct Check {
 
 #[derive(Debug, Args)]
 pub(crate) struct Repair {
+    /// Take up the networks and containers that the kernel shows and nobody has on record, as when
+    /// the state is damaged or gone
+    #[arg(long)]
+    pub(crate) rebuild_from_kernel: bool,
     #[command(flatten)]
     pub(crate) dry_run: DryRun,
 }

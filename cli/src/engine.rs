@@ -11,9 +11,9 @@ pub use error::EngineError;
 use std::collections::BTreeSet;
 
 use mydocker_core::{
-    Drift, EndpointId, Entry, ErrorKind, Executor, Facts, Failure, Footprint, Netns, Object,
-    OnFailure, Op, OpError, Outcome, Plan, Protocol, Recorder, Rejection, Request, State, Step,
-    Transaction, drive,
+    Adoption, Drift, EndpointId, Entry, ErrorKind, Executor, Facts, Failure, Footprint, Hearsay,
+    Link, LinkName, Netns, Object, OnFailure, Op, OpError, Outcome, Plan, Protocol, Recorder,
+    Rejection, Request, State, Step, Transaction, Up, drive,
 };
 
 use crate::store::{Access, Options, Roots, Store, StoreError};
@@ -43,6 +43,15 @@ pub struct Done {
     pub forgotten: Option<StoreError>,
 }
 
+/// A state that was read off the kernel.
+#[derive(Debug)]
+pub struct Rebuilt {
+    /// What there was in the kernel that nobody had on record.
+    pub adopted: Vec<Adoption>,
+    /// The repair that followed.
+    pub done: Done,
+}
+
 /// The state at one moment, and the definitions that could not be read.
 #[derive(Debug)]
 pub struct View {
@@ -57,7 +66,7 @@ pub struct View {
 pub struct Check {
     /// In the kernel.
     pub drift: Vec<Drift>,
-    /// On disk: definitions that can't be read.
+    /// On disk: definitions that can't be used, or the run state, without which there is no drift.
     pub damaged: Vec<StoreError>,
 }
 
@@ -154,11 +163,77 @@ impl<X: Executor> Engine<X> {
     /// # Errors
     /// It does not, or not all of it; [`EngineError::exit_code`] says what it holds.
     pub fn repair(&mut self) -> Result<Done, EngineError> {
-        let (mut store, recovered) = self.begin()?;
+        let (store, recovered) = self.begin()?;
+        self.repair_store(store, recovered)
+    }
+
+    fn repair_store(
+        &mut self,
+        mut store: Store,
+        recovered: Vec<Outcome>,
+    ) -> Result<Done, EngineError> {
         let dead = dead::find_all(&mut self.executor, store.state());
         let buried = self.bury(&mut store, dead)?;
         let plan = repair_plan(&mut self.executor, store.state())?;
         self.finish(&mut store, plan, recovered, buried)
+    }
+
+    /// Reads off the kernel whose networks and endpoints are there that nobody has on record, whether
+    /// the run state is damaged, gone or sound, and then [`repair`](Self::repair)s. The files that it
+    /// takes the place of are kept beside it.
+    ///
+    /// # Errors
+    /// It was not done; a definition that can't be used stands in the way, for its containers would
+    /// be cut off. [`EngineError::exit_code`] says what the kernel holds.
+    pub fn rebuild(&mut self) -> Result<Rebuilt, EngineError> {
+        let (mut store, damage) = Store::open_damaged(&self.roots, Access::Write, &self.options)?;
+        self.check_definitions()?;
+        let recovered = match damage {
+            Some(_) => Vec::new(),
+            None => recover(&mut self.executor, &mut store)
+                .map_err(|error| EngineError::Interrupted { error, again: None })?,
+        };
+        let (state, adopted) = self.adopt(store.state(), &store.hearsay()?)?;
+        store.rebuild(&state)?;
+        let done = self.repair_store(store, recovered)?;
+        Ok(Rebuilt { adopted, done })
+    }
+
+    /// What [`rebuild`](Self::rebuild) would do. Writes nothing and makes no file.
+    ///
+    /// # Errors
+    /// The state or the kernel could not be read, or a definition can't be used.
+    pub fn plan_rebuild(&mut self) -> Result<(Vec<Adoption>, Vec<Plan>), EngineError> {
+        let (store, _) = Store::open_damaged(&self.roots, Access::Read, &self.options)?;
+        self.check_definitions()?;
+        let hearsay = store.hearsay()?;
+        let mut mind = Mind::of(store.into_parts().0);
+        recover(&mut Willing, &mut mind)?;
+        let (state, adopted) = self.adopt(&mind.state, &hearsay)?;
+        Ok((adopted, self.imagine_repair(Mind::of(state))?))
+    }
+
+    /// That no network is missing because its definition can't be used.
+    fn check_definitions(&self) -> Result<(), EngineError> {
+        let damaged = Store::examine(&self.roots)?.into_iter().next();
+        damaged.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    fn adopt(
+        &mut self,
+        state: &State,
+        hearsay: &Hearsay,
+    ) -> Result<(State, Vec<Adoption>), EngineError> {
+        self.executor.attend(state);
+        let mut places = self.executor.namespaces().map_err(EngineError::Host)?;
+        places.extend(hearsay.netns().cloned());
+        let inside = |netns| Up {
+            link: Link::sandbox(netns, LinkName::LOOPBACK),
+        };
+        let mut wanted = state.footprint();
+        wanted.extend(places.into_iter().map(inside).map(Object::Up));
+        let observed = self.executor.observe(&wanted).map_err(EngineError::Host)?;
+        Ok(state.adopt(hearsay, &observed))
     }
 
     /// What [`apply`](Self::apply) would do. Writes nothing and makes no file, and needs no more
@@ -194,21 +269,30 @@ impl<X: Executor> Engine<X> {
     /// # Errors
     /// The state or the kernel could not be read.
     pub fn plan_repair(&mut self) -> Result<Vec<Plan>, EngineError> {
-        let mut mind = self.imagine()?;
+        let mind = self.imagine()?;
+        self.imagine_repair(mind)
+    }
+
+    fn imagine_repair(&mut self, mut mind: Mind) -> Result<Vec<Plan>, EngineError> {
         let dead = dead::find_all(&mut self.executor, &mind.state);
         let mut plans = dead::bury(&mut Willing, &mut mind, dead)?;
         plans.push(repair_plan(&mut self.executor, &mind.state)?);
         Ok(plans)
     }
 
-    /// How the kernel differs from what the state wants, and which definitions can't be read. Changes
-    /// nothing.
+    /// How the kernel differs from what the state wants, and which files can't be used; where the run
+    /// state is one of them, nobody knows what is wanted. Changes nothing.
     ///
     /// # Errors
     /// The state or the kernel could not be read.
     pub fn check(&mut self) -> Result<Check, EngineError> {
-        let store = Store::open_with(&self.roots, Access::Read, &self.options)?;
-        let damaged = store.examine()?;
+        let (store, damage) = Store::open_damaged(&self.roots, Access::Read, &self.options)?;
+        let mut damaged = Store::examine(&self.roots)?;
+        if let Some(damage) = damage {
+            damaged.insert(0, damage);
+            let drift = Vec::new();
+            return Ok(Check { drift, damaged });
+        }
         let mut mind = Mind::of(store.into_parts().0);
         recover(&mut Willing, &mut mind)?;
         let (facts, observed) = look(&mut self.executor, &mind.state)?;

@@ -59,6 +59,11 @@ pub(crate) fn warn(message: impl Display) {
     say("warning", message);
 }
 
+/// Says what is good to know.
+pub(crate) fn note(message: impl Display) {
+    say("note", message);
+}
+
 /// What was done is done, whether or not anybody can be told: a command goes on, and its exit
 /// code says what the kernel holds.
 pub(crate) fn told(result: io::Result<()>) {

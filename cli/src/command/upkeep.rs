@@ -6,7 +6,7 @@ use mydocker_core::{Executor, Netns, NetworkName, Request};
 
 use super::App;
 use crate::args::{Check, Df, Format, Log, Prune, Repair};
-use crate::failure::{Failure, told, warn};
+use crate::failure::{Failure, note, told, warn};
 use crate::report;
 
 pub(super) fn check(app: &App, check: &Check) -> Result<(), Failure> {
@@ -26,19 +26,36 @@ pub(super) fn check(app: &App, check: &Check) -> Result<(), Failure> {
         0 => Ok(()),
         many => {
             let wrong = format!("{many} things are not as they should be");
+            let failure = Failure::refused(wrong).with_code(4);
+            // What is wrong with a file says itself what to do about it.
             let hint = "`mydocker network repair --dry-run` shows what would be done about them";
-            Err(Failure::refused(wrong).with_code(4).with_hint(hint))
+            Err(match found.drift.len() {
+                0 => failure,
+                _ => failure.with_hint(hint),
+            })
         }
     }
 }
 
 pub(super) fn repair(app: &App, repair: &Repair) -> Result<(), Failure> {
+    let mut engine = app.engine()?;
     if let Some(format) = repair.dry_run.dry_run {
-        let plans = app.engine()?.plan_repair()?;
+        let plans = if repair.rebuild_from_kernel {
+            let (adopted, plans) = engine.plan_rebuild()?;
+            adopted.iter().for_each(note);
+            plans
+        } else {
+            engine.plan_repair()?
+        };
         return App::print(&plans, format);
     }
-    let mut engine = app.engine()?;
-    let done = engine.repair()?;
+    let done = if repair.rebuild_from_kernel {
+        let rebuilt = engine.rebuild()?;
+        rebuilt.adopted.iter().for_each(note);
+        rebuilt.done
+    } else {
+        engine.repair()?
+    };
     App::finish(engine)?;
     App::tell(&done);
     let count = done.plan.ops.len();

@@ -84,8 +84,28 @@ pub enum StoreError {
     ReadOnly { path: PathBuf },
 }
 
+impl StoreError {
+    /// Whether files are there, and can't be used as they are: cut short, changed, from elsewhere.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. }
+            | Self::Contradiction { .. }
+            | Self::TooNew { .. }
+            | Self::OtherInstance { .. } => true,
+            Self::Io { .. }
+            | Self::Mode { .. }
+            | Self::Owner { .. }
+            | Self::Kind { .. }
+            | Self::Locked { .. }
+            | Self::ReadOnly { .. } => false,
+        }
+    }
+}
+
 /// What to do about a damaged file of the run state.
-pub(super) const RUN_REMEDY: &str = "move `state` and `journal` away together, run `mydocker network repair`, and connect containers anew";
+pub(super) const RUN_REMEDY: &str =
+    "`mydocker network repair --rebuild-from-kernel` reads off the kernel what is there";
 
 /// What to do about a damaged definition.
 pub(super) const DEFINITION_REMEDY: &str =

@@ -32,7 +32,7 @@ pub use roots::Roots;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use mydocker_core::{Change, Entry, NetworkName, Recorder, Snapshot, State};
+use mydocker_core::{Change, Entry, Hearsay, NetworkName, Recorder, Snapshot, State};
 
 use journal::{Journal, Length};
 use run::{FIRST, Run, Subject};
@@ -103,6 +103,37 @@ impl Store {
     /// # Errors
     /// The same.
     pub fn open_with(roots: &Roots, access: Access, options: &Options) -> Result<Self, StoreError> {
+        let (mut store, run) = Self::lock(roots, access, options)?;
+        store.read(access, run.as_ref())?;
+        Ok(store)
+    }
+
+    /// [`open_with`](Self::open_with), also where the run state is damaged, and why it is. Then
+    /// definitions are all that there is, until [`rebuild`](Self::rebuild).
+    ///
+    /// # Errors
+    /// The lock was not to be had, or a file is not readable.
+    pub fn open_damaged(
+        roots: &Roots,
+        access: Access,
+        options: &Options,
+    ) -> Result<(Self, Option<StoreError>), StoreError> {
+        let (mut store, run) = Self::lock(roots, access, options)?;
+        match store.read(access, run.as_ref()) {
+            Ok(()) => Ok((store, None)),
+            Err(error) if error.is_damage() => {
+                store.load(None)?;
+                Ok((store, Some(error)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn lock(
+        roots: &Roots,
+        access: Access,
+        options: &Options,
+    ) -> Result<(Self, Option<Dir>), StoreError> {
         let run = match access {
             Access::Read => Dir::open(&roots.run_root, NAME)?,
             Access::Write => Some(Dir::create(&roots.run_root, NAME)?),
@@ -111,7 +142,7 @@ impl Store {
             Some(run) => Lock::take(run, "network state", access, options.lock_wait)?,
             None => None,
         };
-        let mut store = Self {
+        let store = Self {
             state: State::new(roots.instance()?),
             damaged: Vec::new(),
             roots: roots.clone(),
@@ -121,20 +152,58 @@ impl Store {
             began: None,
             forgotten: None,
         };
-        match access {
-            Access::Read => store.load(run.as_ref())?,
-            Access::Write => store.reopen()?,
-        }
-        Ok(store)
+        Ok((store, run))
     }
 
-    /// Reads definitions that the state has no need of before the next reboot: why some could not be
-    /// used then.
+    fn read(&mut self, access: Access, run: Option<&Dir>) -> Result<(), StoreError> {
+        match access {
+            Access::Read => self.load(run),
+            Access::Write => self.reopen(),
+        }
+    }
+
+    /// Puts down a state that was not read from the files, and begins anew with it. They are kept
+    /// beside their successors, as `state.damaged` and `journal.damaged`.
+    ///
+    /// # Errors
+    /// It was not put down, or can't be read again. The files are as before, or the new ones.
+    pub fn rebuild(&mut self, state: &State) -> Result<(), StoreError> {
+        self.writer = None;
+        if !self.lock.as_ref().is_some_and(Lock::is_exclusive) {
+            return Err(self.read_only());
+        }
+        let run = Dir::create(&self.roots.run_root, NAME)?;
+        Run::set_aside(&run)?;
+        let generation = Run::unused_generation(&run)?;
+        Run::put(&run, &self.subject()?, state, generation)?;
+        self.reopen()
+    }
+
+    /// What the files and the history say of networks and endpoints, whatever is wrong with them.
     ///
     /// # Errors
     /// Their directory can't be read.
-    pub fn examine(&self) -> Result<Vec<StoreError>, StoreError> {
-        let Some(definitions) = Dir::open(&self.roots.root, NAME)? else {
+    pub fn hearsay(&self) -> Result<Hearsay, StoreError> {
+        let mut hearsay = Hearsay::default();
+        let Some(run) = Dir::open(&self.roots.run_root, NAME)? else {
+            return Ok(hearsay);
+        };
+        if let Some(state) = Run::salvage(&run, &self.subject()?) {
+            hearsay.hear_state(&state);
+        }
+        for Event { plan, outcome, .. } in history::read(&run)?.0 {
+            hearsay.hear_end(&plan, &outcome);
+        }
+        Ok(hearsay)
+    }
+
+    /// Why some definitions can't be used: those, too, that the state has no need of before the next
+    /// reboot.
+    ///
+    /// # Errors
+    /// Their directory can't be read.
+    pub fn examine(roots: &Roots) -> Result<Vec<StoreError>, StoreError> {
+        let Some(definitions) = Dir::open(&roots.root, NAME)? else {
             return Ok(Vec::new());
         };
         let names = definition::names(&definitions)?.into_iter();

@@ -76,20 +76,51 @@ impl Run {
                 journal,
             });
         }
-        let mut entries = 0;
-        while let Some(payload) = journal.next()? {
-            let entry: Entry = journal.parse(&payload)?;
-            state
-                .absorb(&entry)
-                .map_err(|source| journal.contradiction(source))?;
-            entries += 1;
-        }
-        let bytes = journal.at as u64;
+        let journal = Some(journal.fold(&mut state)?);
         Ok(Self {
             state,
             generation,
-            journal: Some(Length { bytes, entries }),
+            journal,
         })
+    }
+
+    /// The state up to the first damage, as far as there is any.
+    pub(super) fn salvage(dir: &Dir, subject: &Subject) -> Option<State> {
+        let open = |name, kind| Records::open(dir, name, kind, subject).ok().flatten();
+        let mut snapshot = open(SNAPSHOT, Kind::Snapshot)?;
+        let last = snapshot.last::<Snapshot>().ok()?;
+        let mut state = State::restore(last).ok()?;
+        let journal = open(journal::NAME, Kind::Journal);
+        let generation = snapshot.header.generation;
+        if let Some(mut journal) = journal.filter(|j| j.header.generation == generation) {
+            // What follows the first damage is not looked at.
+            journal.fold(&mut state).ok();
+        }
+        Some(state)
+    }
+
+    /// Keeps copies of both files where nobody reads them, for whoever wants to know what happened.
+    pub(super) fn set_aside(dir: &Dir) -> Result<(), StoreError> {
+        for name in [SNAPSHOT, journal::NAME] {
+            if let Some(bytes) = dir.read(name)? {
+                dir.replace(&format!("{name}.damaged"), &bytes, Durability::Kernel)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A generation that neither file is of, as far as they say: a snapshot of it outdoes both.
+    pub(super) fn unused_generation(dir: &Dir) -> Result<u64, StoreError> {
+        let mut unused = FIRST + 1;
+        for name in [SNAPSHOT, journal::NAME] {
+            let bytes = dir.read(name)?.unwrap_or_default();
+            if let Found::Record { payload, .. } = decode(&bytes, 0)
+                && let Ok(header) = serde_json::from_slice::<Header>(payload)
+            {
+                unused = unused.max(header.generation.saturating_add(1));
+            }
+        }
+        Ok(unused)
     }
 
     /// Puts `state` down as a snapshot with an empty journal, which is how the first generation
@@ -195,6 +226,19 @@ impl Records {
                 Ok(Some(payload.to_vec()))
             }
         }
+    }
+
+    /// Takes the entries that follow into a state.
+    fn fold(&mut self, state: &mut State) -> Result<Length, StoreError> {
+        let mut entries = 0;
+        while let Some(payload) = self.next()? {
+            let entry: Entry = self.parse(&payload)?;
+            let absorbed = state.absorb(&entry);
+            absorbed.map_err(|source| self.contradiction(source))?;
+            entries += 1;
+        }
+        let bytes = self.at as u64;
+        Ok(Length { bytes, entries })
     }
 
     /// The only record after the header.
