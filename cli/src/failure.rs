@@ -1,11 +1,13 @@
 //! Failures: what went wrong, what to do about it, and what to exit with.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::{self, Write};
 
 use mydocker::engine::EngineError;
+use mydocker::privilege;
 use mydocker::store::StoreError;
-use mydocker_core::{ErrorKind, Failure as OpFailure, OpError, Rejection};
+use mydocker_core::{ErrorKind, OpError, Rejection};
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -13,7 +15,7 @@ pub(crate) struct Failure {
     /// The exit code: what the kernel holds now.
     pub(crate) code: u8,
     message: String,
-    hint: Option<&'static str>,
+    hint: Option<Cow<'static, str>>,
 }
 
 impl Failure {
@@ -30,9 +32,9 @@ impl Failure {
         Self { code, ..self }
     }
 
-    pub(crate) fn with_hint(self, hint: &'static str) -> Self {
+    pub(crate) fn with_hint(self, hint: impl Into<Cow<'static, str>>) -> Self {
         Self {
-            hint: Some(hint),
+            hint: Some(hint.into()),
             ..self
         }
     }
@@ -48,7 +50,7 @@ impl Failure {
             return;
         }
         say("error", &self.message);
-        if let Some(hint) = self.hint {
+        if let Some(hint) = &self.hint {
             say("hint", hint);
         }
     }
@@ -119,34 +121,53 @@ impl From<anyhow::Error> for Failure {
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "few errors need a hint")]
-fn hint(error: &EngineError) -> Option<&'static str> {
-    let of_op = |failure: &OpFailure| match failure.error.kind {
-        ErrorKind::Denied => Some("this takes root, or CAP_NET_ADMIN and CAP_SYS_ADMIN"),
-        ErrorKind::Exists => {
-            Some("it belongs to somebody else: mydocker changes nothing that lacks its mark")
-        }
-        ErrorKind::Missing => {
-            Some("something was removed behind mydocker's back, or the namespace is gone")
-        }
-        ErrorKind::Busy | ErrorKind::Unsupported | ErrorKind::InDoubt | ErrorKind::Os(_) => None,
-    };
-    if let EngineError::Rejected(rejection) = error {
-        return match rejection {
-            Rejection::NetworkUnknown(_) => {
-                Some("`mydocker network list` shows the networks there are")
-            }
-            Rejection::EndpointUnknown(_) => {
-                Some("`mydocker network inspect NETWORK` shows who is on it")
-            }
-            Rejection::Exhausted { .. } => {
-                Some("disconnect a container, or make another network with a larger subnet")
-            }
-            _ => None,
-        };
-    }
+fn hint(error: &EngineError) -> Option<Cow<'static, str>> {
     match error {
-        EngineError::RolledBack(failure) => of_op(failure),
-        EngineError::Stranded { cause, .. } => of_op(cause),
+        EngineError::Rejected(rejection) => {
+            let hint = match rejection {
+                Rejection::NetworkUnknown(_) => {
+                    "`mydocker network list` shows the networks there are"
+                }
+                Rejection::EndpointUnknown(_) => {
+                    "`mydocker network inspect NETWORK` shows who is on it"
+                }
+                Rejection::Exhausted { .. } => {
+                    "disconnect a container, or make another network with a larger subnet"
+                }
+                _ => return None,
+            };
+            Some(hint.into())
+        }
+        EngineError::Host(error) if error.kind == ErrorKind::Denied => Some(denied()),
+        EngineError::RolledBack(failure) => of_op(failure.error.kind),
+        EngineError::Stranded { cause, .. } => of_op(cause.error.kind),
         _ => None,
     }
+}
+
+fn of_op(kind: ErrorKind) -> Option<Cow<'static, str>> {
+    match kind {
+        ErrorKind::Denied => Some(denied()),
+        ErrorKind::Exists => {
+            Some("it belongs to somebody else: mydocker changes nothing that lacks its mark".into())
+        }
+        ErrorKind::Missing => {
+            Some("something was removed behind mydocker's back, or the namespace is gone".into())
+        }
+        ErrorKind::Busy | ErrorKind::Unsupported | ErrorKind::InDoubt | ErrorKind::Os(_) => None,
+    }
+}
+
+/// What this process would need.
+fn denied() -> Cow<'static, str> {
+    let lacking = privilege::names(privilege::lacking(privilege::FOR_NETWORKS));
+    if lacking.is_empty() {
+        let here = privilege::names(privilege::FOR_NETWORKS).join(" and ");
+        return format!(
+            "this process has {here}: a security module stands in the way, or a user namespace that \
+             does not own the network"
+        )
+        .into();
+    }
+    format!("this process lacks {}: run as root", lacking.join(" and ")).into()
 }

@@ -3,6 +3,7 @@
 pub mod container;
 pub mod engine;
 pub mod image;
+pub mod privilege;
 pub mod store;
 
 /// The examples in the README, as tests.

@@ -101,7 +101,8 @@ fn without_root_the_kernel_says_no_and_nothing_is_left() {
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(
-        said.contains("EPERM") && said.contains("hint: this takes root"),
+        said.contains("EPERM")
+            && said.contains("hint: this process lacks CAP_NET_ADMIN and CAP_SYS_ADMIN"),
         "{said}"
     );
     assert!(!user.ok("network list").contains("10.99.0"));

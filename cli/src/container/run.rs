@@ -26,6 +26,7 @@ use super::{
     supervisor::SUPERVISE,
     teardown::undo,
 };
+use crate::privilege;
 
 /// What has become of a container that was run.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -54,6 +55,7 @@ pub fn run(
 ) -> anyhow::Result<Started> {
     runtime::check()?;
     spec.check()?;
+    privilege::check("starting a container", privilege::TO_START_CONTAINERS)?;
     let detached = spec.detached;
     if spec.terminal && spec.interactive && !detached && !stdin().is_terminal() {
         bail!("standard input is not a terminal: leave out -t");

@@ -16,6 +16,7 @@ use super::{
     store::{Containers, Damaged, Locked},
     teardown::{take_down, teardown},
 };
+use crate::privilege;
 
 /// How long a supervisor may take to take a dead container down, and a command to start its supervisor.
 const SUPERVISOR_WAIT_MAX: Duration = Duration::from_secs(60);
@@ -31,6 +32,7 @@ pub fn stop(
     timeout: Duration,
     make_network: &NetworkFactory<'_>,
 ) -> anyhow::Result<Option<Record>> {
+    privilege::check("stopping a container", privilege::TO_END_CONTAINERS)?;
     Ok(stop_and_keep(containers, id, timeout, make_network)?.map(|locked| locked.record))
 }
 
@@ -42,6 +44,7 @@ pub fn remove(
     force: bool,
     make_network: &NetworkFactory<'_>,
 ) -> anyhow::Result<()> {
+    privilege::check("removing a container", privilege::TO_END_CONTAINERS)?;
     match containers.load(id) {
         Ok(Some(record)) if !force => match record.status() {
             Status::Exited => {}

@@ -18,6 +18,10 @@ use crate::{
 const RECORDS: &str = "containers";
 /// Where the runtime is told what to run, below the run root.
 const BUNDLES: &str = "bundle";
+/// Where what containers write is, below the root.
+const OVERLAYS: &str = "overlay2";
+/// Where namespaces are pinned, below the run root.
+const NAMESPACES: &str = "netns";
 /// A container's record, in its directory.
 const CONFIG: &str = "config.json";
 /// How long to wait for another process that works on the same container.
@@ -78,7 +82,11 @@ impl Containers {
             run_root: absolute(run_root)?,
         };
         containers.records()?;
-        Dir::open(&containers.run_root, BUNDLES)?;
+        // Where others could have put links, nothing is made or removed.
+        Dir::open(&containers.root, OVERLAYS)?;
+        for directory in [BUNDLES, NAMESPACES] {
+            Dir::open(&containers.run_root, directory)?;
+        }
         Ok(containers)
     }
 
@@ -99,7 +107,7 @@ impl Containers {
 
     /// The pinned network namespace of a container: `<run_root>/netns/ID`.
     pub fn netns(&self, id: &Id) -> PathBuf {
-        self.run_root.join("netns").join(id.as_str())
+        self.run_root.join(NAMESPACES).join(id.as_str())
     }
 
     /// A container's log: `<root>/containers/ID/ID-json.log`, JSON lines of `log`, `stream`, `time`.
@@ -250,7 +258,7 @@ impl Containers {
 
     /// A container's root filesystem.
     pub(crate) fn overlay(&self, id: &Id) -> Overlay {
-        Overlay::new(self.root.join("overlay2").join(id.as_str()))
+        Overlay::new(self.root.join(OVERLAYS).join(id.as_str()))
     }
 
     /// What a container's runtime needs on disk while it runs.

@@ -2,19 +2,21 @@
 
 use std::{
     fmt::Write as _,
-    fs::{self, DirBuilder},
-    io::ErrorKind,
+    fs::{DirBuilder, File},
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context, bail};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use super::{ImageName, unpack};
-use crate::store::{Access, Dir, Lock, remove_tree};
+use crate::store::{Access, Dir, Durability, Lock, remove_tree};
 
+/// Where images are, below the root.
+const IMAGES: &str = "image";
 /// Where layers are, below the images.
 const LAYERS: &str = "layers";
 /// What a layer that is being unpacked ends in.
@@ -52,20 +54,19 @@ pub struct Layer {
 /// The images below one root.
 #[derive(Clone, Debug)]
 pub struct Images {
-    dir: PathBuf,
+    root: PathBuf,
 }
 
 impl Images {
     /// The images of `<root>/image`.
     pub fn new(root: &Path) -> Self {
-        Self {
-            dir: root.join("image"),
-        }
+        let root = root.to_path_buf();
+        Self { root }
     }
 
     /// Where an image's archive has to be: `<root>/image/NAME.tar`.
     pub fn archive(&self, image: &ImageName) -> PathBuf {
-        self.dir.join(format!("{image}.tar"))
+        self.root.join(IMAGES).join(archive_name(image))
     }
 
     /// The directory of a layer, which exists as long as a container is recorded that stands on it.
@@ -78,26 +79,20 @@ impl Images {
     /// Keep the answer until the container that stands on it is recorded, or [`Images::prune`] may
     /// take the layer away.
     pub fn layer(&self, image: &ImageName) -> anyhow::Result<Layer> {
-        let archive = self.archive(image);
-        let version = match version(&archive) {
-            Ok(version) => version,
-            Err(error) if error.kind() == ErrorKind::NotFound => bail!(
+        let Some((archive, version)) = self.open(image)? else {
+            let archive = self.archive(image);
+            bail!(
                 "no image `{image}`: put its root filesystem at {}",
                 archive.display()
-            ),
-            Err(error) => {
-                return Err(error)
-                    .with_context(|| format!("can't read image {}", archive.display()));
-            }
+            )
         };
-        let (_, lock) = self.lock(image)?;
+        let (layers, lock) = self.lock(image)?;
         let id = LayerId {
             image: image.clone(),
             version,
         };
-        let dir = self.layer_dir(&id);
-        if !dir.is_dir() {
-            self.unpack(&archive, &dir)?;
+        if layers.open_dir(&id.version)?.is_none() {
+            self.unpack(archive, &layers, &id)?;
         }
         Ok(Layer { id, _lock: lock })
     }
@@ -113,7 +108,7 @@ impl Images {
             return Ok(());
         }
         let (dir, _lock) = self.lock(image)?;
-        let current = version(&self.archive(image)).ok();
+        let current = self.open(image).ok().flatten().map(|(_, version)| version);
         for version in dir.names()? {
             let left = version.ends_with(PARTIAL);
             let image = image.clone();
@@ -127,16 +122,16 @@ impl Images {
     }
 
     /// Beside the final place first, then renamed: a layer directory is whole or absent.
-    fn unpack(&self, archive: &Path, dir: &Path) -> anyhow::Result<()> {
-        let partial = dir.with_added_extension(PARTIAL);
+    fn unpack(&self, archive: File, layers: &Dir, id: &LayerId) -> anyhow::Result<()> {
+        let partial_name = format!("{}.{PARTIAL}", id.version);
+        let partial = layers.path_of(&partial_name);
         remove_tree(&partial)?;
         DirBuilder::new()
             .mode(0o755)
             .create(&partial)
             .with_context(|| format!("can't create {}", partial.display()))?;
-        let made = unpack(archive, &partial).and_then(|_| {
-            fs::rename(&partial, dir).with_context(|| format!("can't create {}", dir.display()))
-        });
+        let made = unpack(archive, &self.archive(&id.image), &partial)
+            .and_then(|_| Ok(layers.rename(&partial_name, &id.version, Durability::Kernel)?));
         if made.is_err() {
             remove_tree(&partial)?;
         }
@@ -144,11 +139,26 @@ impl Images {
     }
 
     fn layers_dir(&self, image: &ImageName) -> PathBuf {
-        self.dir.join(LAYERS).join(image.as_str())
+        self.root.join(IMAGES).join(LAYERS).join(image.as_str())
+    }
+
+    /// The image's archive and its version, if there is such an image and nobody else can write it.
+    fn open(&self, image: &ImageName) -> anyhow::Result<Option<(File, String)>> {
+        let Some(images) = Dir::open(&self.root, IMAGES)? else {
+            return Ok(None);
+        };
+        let Some(archive) = images.open_file(&archive_name(image), OFlags::RDONLY)? else {
+            return Ok(None);
+        };
+        let version = version(&archive);
+        let version =
+            version.with_context(|| format!("can't read {}", self.archive(image).display()))?;
+        Ok(Some((archive, version)))
     }
 
     fn lock(&self, image: &ImageName) -> anyhow::Result<(Dir, Lock)> {
-        let dir = Dir::create(&self.dir.join(LAYERS), image.as_str())?;
+        let images = Dir::create(&self.root, IMAGES)?;
+        let dir = images.own_dir(LAYERS)?.own_dir(image.as_str())?;
         let what = format!("image {image}");
         let lock = Lock::take(&dir, &what, Access::Write, LOCK_WAIT_MAX)?;
         let lock = lock.with_context(|| format!("{} is gone", dir.path().display()))?;
@@ -156,9 +166,13 @@ impl Images {
     }
 }
 
+fn archive_name(image: &ImageName) -> String {
+    format!("{image}.tar")
+}
+
 /// Changes whenever the archive is replaced or written to, without reading it.
-fn version(archive: &Path) -> std::io::Result<String> {
-    let meta = fs::metadata(archive)?;
+fn version(archive: &File) -> std::io::Result<String> {
+    let meta = archive.metadata()?;
     let facts = [
         meta.dev(),
         meta.ino(),
@@ -181,6 +195,8 @@ fn version(archive: &Path) -> std::io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use tempfile::TempDir;
 
     use super::*;

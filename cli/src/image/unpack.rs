@@ -21,13 +21,13 @@ pub struct Unpacked {
     pub left_out: u64,
 }
 
-/// Unpacks the root filesystem `archive` (tar or tar.gz) into the existing directory `into`.
+/// Unpacks a root filesystem (tar or tar.gz) from `file`, which messages call `archive`, into the
+/// existing directory `into`.
 ///
 /// Keeps owners, modes and extended attributes. No entry lands outside `into`: `..` in a path, a link
 /// that leads out and is then written through, and a hard link to a host's file are refused.
 /// Equivalent to: `tar --extract --numeric-owner --preserve-permissions --directory INTO --file ARCHIVE`.
-pub fn unpack(archive: &Path, into: &Path) -> anyhow::Result<Unpacked> {
-    let file = File::open(archive).with_context(|| format!("can't open {}", archive.display()))?;
+pub fn unpack(file: File, archive: &Path, into: &Path) -> anyhow::Result<Unpacked> {
     let bytes = file
         .metadata()
         .with_context(|| format!("can't read {}", archive.display()))?
@@ -179,7 +179,7 @@ mod tests {
             .unwrap();
         let tar = dir.path().join("image.tar");
         fs::write(&tar, bytes).unwrap();
-        let result = unpack(&tar, &into);
+        let result = unpack(File::open(&tar).unwrap(), &tar, &into);
         (dir, into, result)
     }
 

@@ -87,6 +87,16 @@ impl Dir {
             .ok_or_else(|| io("open", &path)(ErrorKind::NotFound.into()))
     }
 
+    /// A directory in it, made for its owner only if there is none.
+    pub(crate) fn own_dir(&self, name: &str) -> Result<Self, StoreError> {
+        match rustix::fs::mkdirat(&self.fd, name, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(errno("make", &self.path_of(name))(error)),
+        }
+        self.open_dir(name)?
+            .ok_or_else(|| io("open", &self.path_of(name))(ErrorKind::NotFound.into()))
+    }
+
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path

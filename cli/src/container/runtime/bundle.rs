@@ -10,26 +10,9 @@ use serde_json::{Value, json};
 
 use crate::{
     container::{Limits, NetworkMode, Record, cgroup},
+    privilege,
     store::make_dir,
 };
-
-/// Docker's default set: what programs running as root in a container commonly need.
-const CAPABILITIES: [&str; 14] = [
-    "CAP_AUDIT_WRITE",
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_MKNOD",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_RAW",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_CHROOT",
-];
 
 /// Docker's default: what of `/proc` and `/sys` tells about, or reaches, the host.
 const MASKED_PATHS: [&str; 13] = [
@@ -83,6 +66,7 @@ pub(crate) fn write(bundle: &Path, record: &Record, places: &Places<'_>) -> anyh
 
 fn config(record: &Record, places: &Places<'_>) -> anyhow::Result<Value> {
     let spec = &record.spec;
+    let capabilities = privilege::names(privilege::IN_CONTAINERS);
     Ok(json!({
         "ociVersion": "1.0.2",
         "hostname": spec.hostname,
@@ -95,9 +79,9 @@ fn config(record: &Record, places: &Places<'_>) -> anyhow::Result<Value> {
             "cwd": text(&spec.workdir)?,
             // Inheritable and ambient stay empty: a program that gives up root keeps nothing.
             "capabilities": {
-                "bounding": CAPABILITIES,
-                "effective": CAPABILITIES,
-                "permitted": CAPABILITIES,
+                "bounding": capabilities,
+                "effective": capabilities,
+                "permitted": capabilities,
             },
             "noNewPrivileges": true,
         },
