@@ -8,6 +8,7 @@ use core::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::instance::fnv1a;
+use crate::name::shown;
 
 /// An Ethernet address that an interface may have: unicast, not all zero.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
@@ -71,7 +72,7 @@ impl FromStr for Mac {
     type Err = MacError;
 
     fn from_str(value: &str) -> Result<Self, MacError> {
-        let fail = || MacError(value.chars().take(64).collect());
+        let fail = || MacError(shown(value));
         let mut octets = [0; 6];
         let mut parts = value.split(':');
         for octet in &mut octets {
@@ -147,5 +148,7 @@ mod tests {
         ] {
             assert!(bad.parse::<Mac>().is_err(), "{bad}");
         }
+        let told = "\u{1b}[2J".parse::<Mac>().unwrap_err().to_string();
+        assert!(!told.contains(char::is_control), "{told:?}");
     }
 }

@@ -60,20 +60,23 @@ pub enum Reason {
 
 impl NameError {
     fn new(what: &'static str, value: &str, reason: Reason) -> Self {
-        let mut shown: String = value
-            .chars()
-            .take(64)
-            .flat_map(char::escape_debug)
-            .collect();
-        if value.chars().nth(64).is_some() {
-            shown.push('…');
-        }
         Self {
             what,
-            value: shown,
+            value: shown(value),
             reason,
         }
     }
+}
+
+/// What was given, as a message shows it: 64 characters of it at most, and none of them one that a
+/// terminal obeys.
+pub(crate) fn shown(value: &str) -> String {
+    let start = value.chars().take(64);
+    let mut shown: String = start.flat_map(char::escape_debug).collect();
+    if value.chars().nth(64).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 /// Whether `value` may name something, `what` being the word for it: `[a-zA-Z0-9][a-zA-Z0-9_.-]*`,

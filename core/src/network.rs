@@ -9,6 +9,7 @@ use core::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::name::shown;
 use crate::{
     Address, Bridge, Family, Footprint, ForeignForward, Instance, Link, LinkName, LinkSysctl, Mac,
     Masquerade, NetworkName, Object, Subnet, Up, Zone, request::StaticRoute,
@@ -34,7 +35,7 @@ impl FromStr for Driver {
     fn from_str(value: &str) -> Result<Self, DriverError> {
         match value {
             "bridge" => Ok(Self::Bridge),
-            other => Err(DriverError(other.chars().take(64).collect())),
+            other => Err(DriverError(shown(other))),
         }
     }
 }
@@ -74,7 +75,7 @@ impl FromStr for GatewayMode {
             "nat" => Ok(Self::Nat),
             "routed" => Ok(Self::Routed),
             "isolated" => Ok(Self::Isolated),
-            other => Err(GatewayModeError(other.chars().take(64).collect())),
+            other => Err(GatewayModeError(shown(other))),
         }
     }
 }

@@ -6,6 +6,7 @@ use core::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::name::shown;
 use crate::{Expression, Family, Instance, NftName, Rule, TableFamily, Verdict};
 
 /// A base chain of somebody else's that packets pass on their way between interfaces.
@@ -96,7 +97,7 @@ impl FromStr for ForeignForward {
         match value {
             "accept" => Ok(Self::Accept),
             "report" => Ok(Self::Report),
-            other => Err(ForeignForwardError(other.chars().take(64).collect())),
+            other => Err(ForeignForwardError(shown(other))),
         }
     }
 }
