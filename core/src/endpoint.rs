@@ -6,8 +6,9 @@ use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::name::check_setting_key;
 use crate::network::ipv6_settings;
 use crate::{
     Address, ContainerName, Dnat, Family, Footprint, Guard, Hairpin, Instance, Isolated, Link,
@@ -58,8 +59,21 @@ pub struct Endpoint {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metric: Option<u32>,
     /// Settings of the container's interface.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "settings"
+    )]
     pub sysctls: Vec<Setting>,
+}
+
+/// What a plan checked is not taken on trust from a file.
+fn settings<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Setting>, D::Error> {
+    let settings = Vec::<Setting>::deserialize(from)?;
+    for setting in &settings {
+        check_setting_key(&setting.key)?;
+    }
+    Ok(settings)
 }
 
 impl Endpoint {

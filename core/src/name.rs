@@ -18,6 +18,8 @@ const LINK_NAME_BYTES_MAX: usize = 15;
 const NETNS_BYTES_MAX: usize = 255;
 /// Longest name of a table or chain, bytes (`NFT_NAME_MAXLEN` - 1, linux/netfilter/nf_tables.h).
 const NFT_NAME_BYTES_MAX: usize = 255;
+/// Longest key of an interface's setting, bytes; the kernel's longest has some 40.
+const SETTING_KEY_BYTES_MAX: usize = 64;
 
 /// Why a string is not the name it was meant to be.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -86,6 +88,22 @@ pub(crate) fn shown(value: &str) -> String {
 /// It may not; says why.
 pub fn check_name(what: &'static str, value: &str) -> Result<(), NameError> {
     check(what, value, NAME_BYTES_MAX)
+}
+
+/// Whether that is the last part of the key of an interface's setting: `[a-z0-9_]+`, at most 64
+/// bytes.
+pub(crate) fn is_setting_key(value: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    !value.is_empty() && value.len() <= SETTING_KEY_BYTES_MAX && value.bytes().all(inner)
+}
+
+/// That a key which is read is the key of a setting: it becomes part of a command and of a path.
+pub(crate) fn check_setting_key<E: serde::de::Error>(value: &str) -> Result<(), E> {
+    if is_setting_key(value) {
+        Ok(())
+    } else {
+        Err(E::custom("the key of a setting is not [a-z0-9_]+"))
+    }
 }
 
 /// `[a-zA-Z0-9][a-zA-Z0-9_.-]*`, at most `bytes_max` long.

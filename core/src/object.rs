@@ -5,8 +5,9 @@ use alloc::string::String;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::name::check_setting_key;
 use crate::{Element, Instance, LinkName, Mac, Netns, Passage, PortBinding, Protocol};
 
 /// Address family.
@@ -256,9 +257,15 @@ pub struct LinkSysctl {
     /// `ipv4` or `ipv6`.
     pub family: Family,
     /// The last part of the key, such as `accept_ra`.
+    #[serde(deserialize_with = "setting_key")]
     pub key: String,
     /// The value.
     pub value: i64,
+}
+
+fn setting_key<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let key = String::deserialize(from)?;
+    check_setting_key(&key).map(|()| key)
 }
 
 /// An address on an interface; an IPv6 one skips duplicate address detection, since IPAM has
@@ -497,6 +504,25 @@ impl Object {
             | Self::Hairpin(_)
             | Self::Isolated(_)
             | Self::Forwarding(_) => &Ns::Host,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_setting_that_is_read_holds_a_command() {
+        let read = |key: &str| {
+            let text = alloc::format!(
+                r#"{{"link":{{"ns":"host","name":"br0"}},"family":"v4","key":"{key}","value":1}}"#
+            );
+            serde_json::from_str::<LinkSysctl>(&text).is_ok()
+        };
+        assert!(read("route_localnet"));
+        for bad in ["", "a=1; reboot #", "../../../kernel/panic", "$(x)"] {
+            assert!(!read(bad), "{bad}");
         }
     }
 }

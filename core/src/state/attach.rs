@@ -10,10 +10,11 @@ use ipnet::IpNet;
 use super::Raised;
 use super::create::at_most;
 use super::index::NetworkState;
+use crate::name::is_setting_key;
 use crate::network::IPV6_SETTINGS;
 use crate::{
     AttachSpec, Change, Endpoint, EndpointId, Facts, Family, Holder, LinkName, Mac, Ns, OnFailure,
-    Op, Plan, PoolError, Rejection, State, diff,
+    Op, Plan, PoolError, Rejection, Setting, State, diff,
 };
 
 /// The kernel's limit (`BR_MAX_PORTS`, net/bridge/br_private.h).
@@ -250,11 +251,8 @@ fn ifname(joined: &[&Endpoint], spec: &AttachSpec) -> Result<LinkName, Rejection
 
 fn check_settings(spec: &AttachSpec) -> Result<(), Rejection> {
     at_most("settings", spec.sysctls.len(), SETTINGS_MAX)?;
-    let word = |key: &str| {
-        let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
-        !key.is_empty() && key.len() <= 64 && key.bytes().all(inner)
-    };
-    match spec.sysctls.iter().find(|setting| !word(&setting.key)) {
+    let wrong = |setting: &&Setting| !is_setting_key(&setting.key);
+    match spec.sysctls.iter().find(wrong) {
         Some(setting) => Err(Rejection::SettingKey(
             setting.key.chars().take(64).collect(),
         )),
