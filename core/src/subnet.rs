@@ -9,21 +9,61 @@ use serde::{Deserialize, Serialize};
 
 use crate::Family;
 
-/// One subnet of a network. Checked when it is made: gateway, range and reserved addresses lie
-/// inside and are hosts.
+/// One subnet of a network. Checked when it is made and when it is read: gateway, range and reserved
+/// addresses lie inside and are hosts.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[serde(try_from = "Written")]
 pub struct Subnet {
     /// Host bits are zero.
     pub net: IpNet,
     /// The bridge's own address and the containers' next hop.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway: Option<IpAddr>,
     /// First and last address that are handed out unasked; the whole subnet by default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub range: Option<(IpAddr, IpAddr)>,
     /// Addresses set aside, by name.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub reserved: BTreeMap<String, IpAddr>,
+}
+
+/// A subnet as a file has it.
+#[derive(Deserialize)]
+struct Written {
+    net: IpNet,
+    #[serde(default)]
+    gateway: Option<IpAddr>,
+    #[serde(default)]
+    range: Option<(IpAddr, IpAddr)>,
+    #[serde(default)]
+    reserved: BTreeMap<String, IpAddr>,
+}
+
+impl TryFrom<Written> for Subnet {
+    type Error = SubnetError;
+
+    fn try_from(written: Written) -> Result<Self, SubnetError> {
+        let subnet = Self::new(written.net)?;
+        if let Some(gateway) = written.gateway {
+            subnet.host("gateway", gateway)?;
+        }
+        if let Some((first, last)) = written.range {
+            subnet.host("start of the lease range", first)?;
+            subnet.host("end of the lease range", last)?;
+            if first > last {
+                return Err(SubnetError::RangeReversed { first, last });
+            }
+        }
+        for reserved in written.reserved.values() {
+            subnet.host("reserved address", *reserved)?;
+        }
+        Ok(Self {
+            gateway: written.gateway,
+            range: written.range,
+            reserved: written.reserved,
+            ..subnet
+        })
+    }
 }
 
 /// Why a subnet can't be had.
@@ -71,6 +111,14 @@ pub enum SubnetError {
         range: IpNet,
         /// The subnet.
         net: IpNet,
+    },
+    /// A lease range whose first address is behind its last.
+    #[error("lease range {first} to {last} goes backwards")]
+    RangeReversed {
+        /// What it begins with.
+        first: IpAddr,
+        /// What it ends with.
+        last: IpAddr,
     },
 }
 
@@ -199,6 +247,32 @@ impl Subnet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_read_is_checked_too() {
+        let read = |rest: &str| {
+            let text = std::format!(r#"{{"net":"10.0.0.0/24"{rest}}}"#);
+            serde_json::from_str::<Subnet>(&text).is_ok()
+        };
+        for good in [
+            "",
+            r#","gateway":"10.0.0.7""#,
+            r#","range":["10.0.0.1","10.0.0.254"],"reserved":{"a":"10.0.0.9"}"#,
+        ] {
+            assert!(read(good), "{good}");
+        }
+        for bad in [
+            r#","gateway":"10.0.1.1""#,
+            r#","gateway":"fd00::1""#,
+            r#","range":["10.0.0.9","10.0.0.3"]"#,
+            r#","range":["10.0.0.9","10.0.0.255"]"#,
+            r#","range":["::","10.0.0.9"]"#,
+            r#","reserved":{"a":"10.0.0.0"}"#,
+        ] {
+            assert!(!read(bad), "{bad}");
+        }
+        assert!(serde_json::from_str::<Subnet>(r#"{"net":"10.0.0.0/32"}"#).is_err());
+    }
 
     #[test]
     fn refuses_what_no_bridge_can_carry() {
