@@ -7,7 +7,7 @@ use core::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Endpoint, EndpointId, Footprint, ForeignChain, Instance, Mac, Network, NetworkName, Plan,
+    Endpoint, EndpointId, Footprint, ForeignChain, Instance, Mac, Netns, Network, NetworkName, Plan,
 };
 
 /// Everything of a [`State`](crate::State) that can't be derived.
@@ -67,6 +67,12 @@ pub enum Damage {
     /// A port that another endpoint publishes.
     #[error("endpoint {0} publishes {1}, which is taken")]
     PortTwice(EndpointId, crate::PortBinding),
+    /// A namespace that another container has.
+    #[error("endpoint {0} is in namespace {1}, which another container has")]
+    NetnsTwice(EndpointId, Netns),
+    /// A container that is in another namespace on another network.
+    #[error("endpoint {0} is in namespace {1}, and its container in another")]
+    NetnsOther(EndpointId, Netns),
     /// A changed endpoint that differs in more than its ports.
     #[error("endpoint {0} changes in more than its ports")]
     EndpointOther(EndpointId),

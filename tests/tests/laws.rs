@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use mydocker_core::{
-    Address, AttachSpec, Change, ContainerName, Damage, EndpointId, Entry, ErrorKind, Executor,
-    Facts, Family, Footprint, ForeignChain, ForeignForward, Holder, Instance, Link, LinkName,
-    LinkSysctl, Listener, Master, NetworkName, NetworkSpec, Ns, Object, OnFailure, Op, Outcome,
-    Passage, Plan, PortBinding, PortSpec, Protocol, Rejection, Request, Snapshot, State,
+    Address, AttachSpec, Change, ContainerName, Damage, Endpoint, EndpointId, Entry, ErrorKind,
+    Executor, Facts, Family, Footprint, ForeignChain, ForeignForward, Holder, Instance, Link,
+    LinkName, LinkSysctl, Listener, Master, NetworkName, NetworkSpec, Ns, Object, OnFailure, Op,
+    Outcome, Passage, Plan, PortBinding, PortSpec, Protocol, Rejection, Request, Snapshot, State,
     TableFamily, Transaction, Up, drive,
 };
 use mydocker_exec_dryrun::{Fault, Faulty, Kernel};
@@ -670,6 +670,48 @@ fn changing_ports_touches_nothing_else() {
     assert_eq!(names(publish("n", "db", &["81:80"])), ["AddDnat"]);
     let last = ["UnsetHairpin", "DeleteDnat", "DeleteDnat"];
     assert_eq!(names(unpublish("n", "db", &["80"])), last);
+}
+
+/// What a plan never makes, a file does not bring in either: found by the fuzz target `store`.
+#[test]
+fn what_is_read_keeps_the_invariants() {
+    let world = World::default().after(&[
+        Request::CreateNetwork(create("n", &["10.0.0.0/24"])),
+        Request::CreateNetwork(create("m", &["10.1.0.0/24"])),
+        Request::Attach(attach("n", "web", &["80:80"])),
+        Request::Attach(attach("m", "web", &[])),
+        Request::Attach(attach("n", "db", &[])),
+    ]);
+    // In order of name: web on m, db on n, web on n.
+    let damage = |change: &dyn Fn(&mut Vec<Endpoint>)| {
+        let mut snapshot = world.state().snapshot();
+        change(&mut snapshot.endpoints);
+        State::restore(snapshot).map_err(|damage| damage.to_string())
+    };
+    let db = attach("n", "db", &[]).id();
+    let web = attach("n", "web", &[]).id();
+    let port = world.state().endpoint(&web).unwrap().ports[0].clone();
+    assert_eq!(
+        damage(&|all| all[1].netns = netns("web")).unwrap_err(),
+        Damage::NetnsTwice(db, netns("web")).to_string()
+    );
+    assert_eq!(
+        damage(&|all| all[2].netns = netns("other")).unwrap_err(),
+        Damage::NetnsOther(web.clone(), netns("other")).to_string()
+    );
+    assert_eq!(
+        damage(&|all| all[2].addresses = vec![all[2].addresses[0]; 2]).unwrap_err(),
+        Damage::AddressTwice(web.clone(), word("10.0.0.2")).to_string()
+    );
+    assert_eq!(
+        damage(&|all| all[2].ports = vec![all[2].ports[0].clone(); 2]).unwrap_err(),
+        Damage::PortTwice(web, port).to_string()
+    );
+    let same_rank = damage(&|all| all[2].rank = all[0].rank).unwrap();
+    assert_eq!(
+        State::restore(same_rank.snapshot()).as_ref(),
+        Ok(&same_rank)
+    );
 }
 
 /// A journal whose endpoint changes into what can't be is damaged, and is not followed.

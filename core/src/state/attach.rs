@@ -48,7 +48,7 @@ impl State {
             mac: self.mac(known, spec, &addresses)?,
             ports: self.bindings(facts, &known.network, &id, &spec.ports, &addresses)?,
             addresses,
-            rank: joined.last().map_or(0, |last| last.rank + 1),
+            rank: joined.last().map_or(0, |last| last.rank.saturating_add(1)),
             default_route: spec.default_route,
             metric: spec.metric,
             sysctls: spec.sysctls.clone(),

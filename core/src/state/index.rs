@@ -4,6 +4,8 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
+use ipnet::IpNet;
+
 use crate::snapshot::{Damage, NetworkRecord};
 use crate::{
     ContainerName, Endpoint, EndpointId, Family, Holder, Mac, Netns, Network, NetworkName, Object,
@@ -95,6 +97,20 @@ impl PortIndex {
         true
     }
 
+    /// Takes all ports of an endpoint, or none: then one that was taken, by another or by the endpoint
+    /// itself.
+    fn insert_all(&mut self, endpoint: &Endpoint) -> Result<(), PortBinding> {
+        for (done, binding) in endpoint.host_ports().enumerate() {
+            if !self.insert(binding, Some(endpoint.id.clone())) {
+                for binding in endpoint.host_ports().take(done) {
+                    self.remove(binding);
+                }
+                return Err(binding.clone());
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn remove(&mut self, binding: &PortBinding) {
         let key = Self::key(binding);
         if let Some(held) = self.0.get_mut(&key) {
@@ -149,34 +165,38 @@ impl State {
         let Some(known) = self.networks.get_mut(&id.network) else {
             return Err(Damage::NetworkUnknown(id.network));
         };
-        for address in &endpoint.addresses {
+        for (index, address) in endpoint.addresses.iter().enumerate() {
             let free = known
                 .pool_of(address.addr())
                 .map(|pool| pool.check(address.addr()));
-            if free != Some(Ok(())) {
+            let same = |other: &IpNet| other.addr() == address.addr();
+            if free != Some(Ok(())) || endpoint.addresses[..index].iter().any(same) {
                 return Err(Damage::AddressTwice(id, address.addr()));
             }
         }
         if known.macs.contains_key(&endpoint.mac) {
             return Err(Damage::MacTwice(id, endpoint.mac));
         }
-        for binding in endpoint.host_ports() {
-            if self.ports.conflict(binding).is_some() {
-                return Err(Damage::PortTwice(id, binding.clone()));
-            }
+        let holder = self.netns.get(&endpoint.netns);
+        if holder.is_some_and(|holder| *holder != id.container) {
+            return Err(Damage::NetnsTwice(id, endpoint.netns));
+        }
+        let sandbox = self.sandboxes.get(&id.container);
+        if sandbox.is_some_and(|sandbox| sandbox.netns != endpoint.netns) {
+            return Err(Damage::NetnsOther(id, endpoint.netns));
+        }
+        if let Err(taken) = self.ports.insert_all(&endpoint) {
+            return Err(Damage::PortTwice(id, taken));
         }
         for address in &endpoint.addresses {
             if let Some(pool) = known.pool_of(address.addr()) {
-                pool.lease(address.addr())
-                    .map_err(|_| Damage::AddressTwice(id.clone(), address.addr()))?;
+                // It is free, as was seen above.
+                pool.lease(address.addr()).ok();
             }
         }
         known.up = true;
         known.containers.insert(id.container.clone());
         known.macs.insert(endpoint.mac, id.container.clone());
-        for binding in endpoint.host_ports() {
-            self.ports.insert(binding, Some(id.clone()));
-        }
         let sandbox = self
             .sandboxes
             .entry(id.container.clone())
@@ -191,9 +211,9 @@ impl State {
             };
             self.endpoints.get(&id).map(|endpoint| endpoint.rank)
         };
-        let place = sandbox
-            .networks
-            .partition_point(|n| rank_of(n) < Some(endpoint.rank));
+        // Ranks differ in whatever we wrote. If some don't, the order is still one and the same.
+        let rank = (Some(endpoint.rank), &id.network);
+        let place = sandbox.networks.partition_point(|n| (rank_of(n), n) < rank);
         sandbox.networks.insert(place, id.network.clone());
         self.netns
             .insert(endpoint.netns.clone(), id.container.clone());
@@ -246,18 +266,12 @@ impl State {
         for binding in before.host_ports() {
             self.ports.remove(binding);
         }
-        for (done, binding) in changed.host_ports().enumerate() {
-            if self.ports.insert(binding, Some(id.clone())) {
-                continue;
-            }
-            for binding in changed.host_ports().take(done) {
-                self.ports.remove(binding);
-            }
+        if let Err(taken) = self.ports.insert_all(changed) {
             for binding in before.host_ports() {
                 self.ports.insert(binding, Some(id.clone()));
             }
             self.endpoints.insert(id.clone(), before);
-            return Err(Damage::PortTwice(id.clone(), binding.clone()));
+            return Err(Damage::PortTwice(id.clone(), taken));
         }
         Ok(())
     }
