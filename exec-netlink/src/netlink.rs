@@ -52,6 +52,12 @@ pub fn messages(datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
     })
 }
 
+/// What a message of that many bytes takes up in a datagram.
+pub(crate) fn padded(length: u32) -> usize {
+    let padded = u64::from(length).next_multiple_of(4);
+    usize::try_from(padded).unwrap_or(usize::MAX)
+}
+
 /// Sends one datagram; a signal that comes meanwhile is no reason to fail.
 pub(crate) fn send(socket: &Socket, datagram: &[u8]) -> io::Result<()> {
     loop {
@@ -150,7 +156,7 @@ pub(crate) fn verdict(message: &Message<'_>) -> Result<(), OpError> {
         return Ok(());
     }
     // The refused message comes back: its header alone, or, against our wish, all of it.
-    let length = native_u32(echo).map_or(0, |length| length.next_multiple_of(4) as usize);
+    let length = native_u32(echo).map_or(0, padded);
     let skip = if message.flags & NLM_F_CAPPED == 0 {
         length
     } else {
@@ -184,6 +190,19 @@ mod tests {
         let error = verdict(&message).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Exists);
         assert_eq!(error.detail, "EEXIST: File exists (kernel: why)");
+    }
+
+    #[test]
+    fn no_length_is_too_great() {
+        let mut payload = (-17_i32).to_ne_bytes().to_vec();
+        payload.extend([0xff; HEADER_BYTES]);
+        let message = Message {
+            kind: NLMSG_ERROR,
+            flags: 0,
+            sequence: 1,
+            payload: &payload,
+        };
+        assert_eq!(verdict(&message).unwrap_err().kind, ErrorKind::Exists);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io;
 use super::abi::*;
 use super::attr::attrs;
 use super::message::Message;
-use crate::netlink::HEADER_BYTES;
+use crate::netlink::{HEADER_BYTES, padded};
 
 /// Why a batch was not committed.
 #[derive(Debug, thiserror::Error)]
@@ -58,9 +58,7 @@ impl Acknowledgement {
         };
         // The refused message comes back: its header alone, or, against our wish, all of it.
         let (length, _) = echo.split_first_chunk::<4>()?;
-        let length = usize::try_from(u32::from_ne_bytes(*length))
-            .ok()?
-            .next_multiple_of(4);
+        let length = padded(u32::from_ne_bytes(*length));
         let capped = errno == 0 || message.flags & NLM_F_CAPPED != 0;
         let skip = if capped { HEADER_BYTES } else { length };
         for attr in attrs(echo.get(skip..).unwrap_or_default()) {
