@@ -242,6 +242,23 @@ fn at(bytes: &[u8], offset: usize) -> Option<usize> {
     usize::try_from(native_u32(bytes.get(offset..)?)?).ok()
 }
 
+/// Reads entries of both families, behind two numbers: where the chain begins, and its policy.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let (Some(begin), Some(policy)) = (at(bytes, 0), at(bytes, 4)) else {
+        return;
+    };
+    for family in [Family::V4, Family::V6] {
+        let (layout, entries) = (Layout::of(family), bytes[8..].to_vec());
+        let chain = Chain {
+            layout,
+            entries,
+            begin,
+            policy,
+        };
+        let _ = chain.drops();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::Command;

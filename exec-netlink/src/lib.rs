@@ -15,6 +15,8 @@ mod errno;
 mod executor;
 mod facts;
 mod firewall;
+#[doc(hidden)]
+pub mod fuzzing;
 mod home;
 mod legacy;
 mod link;

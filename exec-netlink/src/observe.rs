@@ -32,12 +32,8 @@ pub(crate) fn links(
     }
     let settings = spaces.remove(&Ns::Host).unwrap_or_default();
     let host = home.inside(|| Look::at(socket, group, &settings))??;
-    let mut all = Footprint::new();
-    host.stands_on_links(&Ns::Host, &mut all);
-    let links: BTreeMap<u32, &Seen> = host.all.iter().map(|link| (link.index, link)).collect();
-    for link in host.ours() {
-        host_link(link, &links, instance, &mut all);
-    }
+    let links = host.by_index();
+    let mut all = host.of_host(&links, instance);
     for (ns, settings) in spaces {
         let file = match home::open(ns) {
             Ok(file) => file,
@@ -103,12 +99,12 @@ fn host_link(link: &Seen, links: &BTreeMap<u32, &Seen>, instance: Instance, all:
 }
 
 /// What one namespace holds.
-struct Look {
-    group: u32,
-    all: Vec<Seen>,
-    addresses: Vec<address::Seen>,
-    routes: Vec<route::Seen>,
-    settings: Vec<LinkSysctl>,
+pub(crate) struct Look {
+    pub(crate) group: u32,
+    pub(crate) all: Vec<Seen>,
+    pub(crate) addresses: Vec<address::Seen>,
+    pub(crate) routes: Vec<route::Seen>,
+    pub(crate) settings: Vec<LinkSysctl>,
 }
 
 impl Look {
@@ -127,6 +123,20 @@ impl Look {
             .filter(|setting| known.contains(&setting.link.name));
         look.settings = ours.filter_map(|setting| sysctl::get(setting)).collect();
         Ok(look)
+    }
+
+    fn by_index(&self) -> BTreeMap<u32, &Seen> {
+        self.all.iter().map(|link| (link.index, link)).collect()
+    }
+
+    /// What there is of ours, where this is the host.
+    fn of_host(&self, links: &BTreeMap<u32, &Seen>, instance: Instance) -> Footprint {
+        let mut all = Footprint::new();
+        self.stands_on_links(&Ns::Host, &mut all);
+        for link in self.ours() {
+            host_link(link, links, instance, &mut all);
+        }
+        all
     }
 
     fn ours(&self) -> impl Iterator<Item = &Seen> {
@@ -200,4 +210,16 @@ impl Look {
             }
         }
     }
+}
+
+/// What a look comes to, as the host's and as a container's of that host.
+pub(crate) fn fuzz(look: &Look) -> Footprint {
+    let links = look.by_index();
+    let mut all = look.of_host(&links, Instance::DEFAULT);
+    if let Ok(netns) = "/run/netns/fuzz".parse() {
+        let ns = Ns::Sandbox(netns);
+        look.stands_on_links(&ns, &mut all);
+        look.moved_from(&links, &ns, look.group, &mut all);
+    }
+    all
 }

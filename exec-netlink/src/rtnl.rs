@@ -45,6 +45,13 @@ impl Request {
         Self { message, flags }
     }
 
+    /// The request alone in a datagram, for fuzzing.
+    pub(crate) fn datagram(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.write(1, NLM_F_ACK, &mut out);
+        out
+    }
+
     fn write(&self, sequence: u32, flags: u16, out: &mut Vec<u8>) {
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | self.flags | flags;

@@ -20,6 +20,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use mydocker_core::{Dnat, Family, Object, Op, OpError, Protocol};
 
 use crate::home::Home;
+use crate::netlink::{Message, messages};
 use crate::route;
 use crate::rtnl::RouteSocket;
 use entry::Connection;
@@ -214,6 +215,17 @@ impl Stale {
         let hosts = self.published.get(&(Family::of(ip), port));
         hosts
             .is_some_and(|hosts| hosts.contains(&Some(ip)) || hosts.contains(&None) && is_local(ip))
+    }
+}
+
+/// Reads any message, and names the connection that it is about again.
+pub(crate) fn fuzz(message: &Message<'_>) {
+    let _ = entry::counted(message);
+    if let Some(connection) = Connection::decode(message) {
+        assert!(messages(&connection.delete()).count() == 1);
+        let mut stale = Stale::default();
+        stale.exposed.insert(connection.answers.ip());
+        let _ = stale.has(&connection, |_| true);
     }
 }
 

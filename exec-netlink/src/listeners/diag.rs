@@ -141,6 +141,18 @@ impl Seen {
     }
 }
 
+/// Reads any message, and asks whether it is about whatever it is about.
+pub(super) fn fuzz(message: &Message<'_>) {
+    if let Some(seen) = Seen::decode(message) {
+        assert!(seen.conflicts(&PortBinding {
+            host_ip: seen.address,
+            host_port: seen.port,
+            container_port: 1,
+            protocol: Protocol::Tcp,
+        }));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

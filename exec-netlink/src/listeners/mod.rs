@@ -99,6 +99,11 @@ fn try_bind(binding: &PortBinding) -> Result<(), Errno> {
     bind(socket.as_raw_fd(), &SockaddrStorage::from(address))
 }
 
+/// Reads any message.
+pub(crate) fn fuzz(message: &crate::netlink::Message<'_>) {
+    diag::fuzz(message);
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};

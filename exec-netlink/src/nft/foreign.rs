@@ -319,6 +319,15 @@ fn verdict(immediate: &[u8]) -> Option<i32> {
     Some(code.cast_signed())
 }
 
+/// Reads a chain and a rule out of any bytes, and what the one makes of the other.
+pub(super) fn fuzz(family: TableFamily, body: &[u8]) {
+    let Seen { handle, judgement } = Seen::decode(family, body);
+    let _ = handle;
+    if let Some(base) = BaseChain::decode(body) {
+        let _ = base.judged(family, 0, &[judgement]).named();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -13,6 +13,7 @@ pub mod dump;
 mod element;
 mod error;
 mod foreign;
+mod fuzzing;
 pub mod message;
 mod rule;
 mod ruleset;
@@ -24,6 +25,7 @@ pub use batch::Batch;
 pub use dump::Seen;
 pub use error::BatchError;
 pub(crate) use foreign::Foreign;
+pub(crate) use fuzzing::{fuzz, fuzz_op};
 pub use ruleset::Condition;
 pub use socket::NftSocket;
 
