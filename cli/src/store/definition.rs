@@ -1,6 +1,7 @@
 //! Definition: a network as it outlives a reboot, one JSON file each.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use mydocker_core::{Change, Network, NetworkName};
 use serde::{Deserialize, Serialize};
@@ -34,9 +35,18 @@ pub(super) fn names(dir: &Dir) -> Result<BTreeSet<NetworkName>, StoreError> {
 pub(super) fn read(dir: &Dir, name: &NetworkName) -> Result<Option<Network>, StoreError> {
     let file = file_name(name);
     let path = dir.path_of(&file);
-    let Some(bytes) = dir.read(&file)? else {
-        return Ok(None);
-    };
+    match dir.read(&file)? {
+        Some(bytes) => parse(path, name, &bytes).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// What a definition at that path says.
+pub(super) fn parse(
+    path: PathBuf,
+    name: &NetworkName,
+    bytes: &[u8],
+) -> Result<Network, StoreError> {
     let damaged = |offset: usize, what: String| StoreError::Damaged {
         path: path.clone(),
         offset: offset as u64,
@@ -44,8 +54,8 @@ pub(super) fn read(dir: &Dir, name: &NetworkName) -> Result<Option<Network>, Sto
         remedy: DEFINITION_REMEDY,
     };
     let unreadable =
-        |error: serde_json::Error| damaged(offset_of(&bytes, &error), error.to_string());
-    let Format { format } = serde_json::from_slice(&bytes).map_err(unreadable)?;
+        |error: serde_json::Error| damaged(offset_of(bytes, &error), error.to_string());
+    let Format { format } = serde_json::from_slice(bytes).map_err(unreadable)?;
     if format > FORMAT {
         let known = FORMAT;
         return Err(StoreError::TooNew {
@@ -54,12 +64,12 @@ pub(super) fn read(dir: &Dir, name: &NetworkName) -> Result<Option<Network>, Sto
             known,
         });
     }
-    let Definition { network, .. } = serde_json::from_slice(&bytes).map_err(unreadable)?;
+    let Definition { network, .. } = serde_json::from_slice(bytes).map_err(unreadable)?;
     if network.name != *name {
         let what = format!("it defines network `{}`", network.name);
         return Err(damaged(0, what));
     }
-    Ok(Some(network))
+    Ok(network)
 }
 
 /// That the definitions can follow a change, before anything is done about it.
@@ -81,13 +91,17 @@ pub(super) fn check(dir: &Dir, change: &Change) -> Result<(), StoreError> {
 /// Writes a definition; it outlives a loss of power when this returns.
 pub(super) fn write(dir: &Dir, network: &Network) -> Result<(), StoreError> {
     let file = file_name(&network.name);
+    let text = to_text(network).map_err(io("write", &dir.path_of(&file)))?;
+    dir.replace(&file, &text, Durability::Disk)
+}
+
+/// A definition as it is written.
+pub(super) fn to_text(network: &Network) -> std::io::Result<Vec<u8>> {
     let definition = Definition {
         format: FORMAT,
         network: network.clone(),
     };
-    let text = serde_json::to_vec_pretty(&definition)
-        .map_err(|error| io("write", &dir.path_of(&file))(error.into()))?;
-    dir.replace(&file, &text, Durability::Disk)
+    Ok(serde_json::to_vec_pretty(&definition)?)
 }
 
 /// Removes a definition; succeeds when there is none.

@@ -117,7 +117,7 @@ fn shorten(plan: &mut Plan) {
     }
 }
 
-fn to_line(event: &Event) -> std::io::Result<Vec<u8>> {
+pub(super) fn to_line(event: &Event) -> std::io::Result<Vec<u8>> {
     // Behind a line that a dead process left unfinished, too.
     let mut line = vec![b'\n'];
     serde_json::to_writer(&mut line, event)?;
@@ -130,17 +130,22 @@ pub(super) fn read(dir: &Dir) -> Result<(Vec<Event>, usize), StoreError> {
     let (mut events, mut unreadable) = (Vec::new(), 0);
     for name in [OLDER, NAME] {
         let bytes = dir.read(name)?.unwrap_or_default();
-        let lines = bytes
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty());
-        for line in lines {
-            match serde_json::from_slice(line) {
-                Ok(event) => events.push(event),
-                Err(_) => unreadable += 1,
-            }
-        }
+        unreadable += parse(&bytes, &mut events);
     }
     Ok((events, unreadable))
+}
+
+/// Adds the events of a log; how many of its lines can't be read.
+pub(super) fn parse(bytes: &[u8], events: &mut Vec<Event>) -> usize {
+    let mut unreadable = 0;
+    let lines = bytes.split(|byte| *byte == b'\n');
+    for line in lines.filter(|line| !line.is_empty()) {
+        match serde_json::from_slice(line) {
+            Ok(event) => events.push(event),
+            Err(_) => unreadable += 1,
+        }
+    }
+    unreadable
 }
 
 #[cfg(test)]

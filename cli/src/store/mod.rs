@@ -14,6 +14,8 @@
 mod definition;
 mod dir;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod history;
 mod journal;
 mod lock;

@@ -34,6 +34,26 @@ impl Run {
     pub(super) fn load(dir: &Dir, subject: &Subject) -> Result<Option<Self>, StoreError> {
         let snapshot = Records::open(dir, SNAPSHOT, Kind::Snapshot, subject)?;
         let journal = Records::open(dir, journal::NAME, Kind::Journal, subject)?;
+        Self::of(snapshot, journal, subject)
+    }
+
+    /// The same from bytes, for fuzzing.
+    pub(super) fn parse(
+        snapshot: Vec<u8>,
+        journal: Vec<u8>,
+        subject: &Subject,
+    ) -> Result<Option<Self>, StoreError> {
+        let begin = |name: &str, bytes, kind| Records::begin(name.into(), bytes, kind, subject);
+        let snapshot = begin(SNAPSHOT, snapshot, Kind::Snapshot)?;
+        let journal = begin(journal::NAME, journal, Kind::Journal)?;
+        Self::of(snapshot, journal, subject)
+    }
+
+    fn of(
+        snapshot: Option<Records>,
+        journal: Option<Records>,
+        subject: &Subject,
+    ) -> Result<Option<Self>, StoreError> {
         match (snapshot, journal) {
             (None, None) => Ok(None),
             // The first thing that is written, before the snapshot that it goes on from.
@@ -182,6 +202,16 @@ impl Records {
         let Some(bytes) = dir.read(name)? else {
             return Ok(None);
         };
+        Self::begin(dir.path_of(name), bytes, kind, subject)
+    }
+
+    /// Reads the header of what a file holds; `None` when it is about another boot.
+    fn begin(
+        path: PathBuf,
+        bytes: Vec<u8>,
+        kind: Kind,
+        subject: &Subject,
+    ) -> Result<Option<Self>, StoreError> {
         let header = Header {
             format: FORMAT,
             kind,
@@ -189,7 +219,7 @@ impl Records {
             generation: 0,
         };
         let mut records = Self {
-            path: dir.path_of(name),
+            path,
             header,
             bytes,
             from: 0,
