@@ -19,6 +19,7 @@ pub mod fuzzing;
 mod history;
 mod journal;
 mod lock;
+mod migrate;
 mod record;
 mod roots;
 mod run;
@@ -37,6 +38,7 @@ use std::time::{Duration, Instant};
 use mydocker_core::{Change, Entry, Hearsay, NetworkName, Recorder, Snapshot, State};
 
 use journal::{Journal, Length};
+use record::FORMAT;
 use run::{FIRST, Run, Subject};
 
 /// What a directory of ours is called below its root.
@@ -230,6 +232,8 @@ impl Store {
         let subject = self.subject()?;
         let loaded = Run::load(&run, &subject)?;
         let (generation, length) = match &loaded {
+            // What would be added is in the current format.
+            Some(run) if run.format < FORMAT => (run.generation, None),
             Some(run) => (run.generation, run.journal),
             None => (FIRST - 1, None),
         };

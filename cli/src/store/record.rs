@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 const HEAD_BYTES: usize = 12;
 
 /// The format that this code writes, and the newest that it reads.
-pub(super) const FORMAT: u64 = 1;
+pub(super) const FORMAT: u64 = 2;
 
 /// The first record of a file: what the others are.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]

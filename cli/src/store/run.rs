@@ -9,6 +9,7 @@ use super::StoreError;
 use super::dir::{Dir, Durability};
 use super::error::{RUN_REMEDY, io};
 use super::journal::{self, Length, to_record};
+use super::migrate::migrate;
 use super::record::{FORMAT, Found, Header, Kind, decode};
 
 const SNAPSHOT: &str = "state";
@@ -25,6 +26,8 @@ pub(super) struct Subject {
 pub(super) struct Run {
     pub(super) state: State,
     pub(super) generation: u64,
+    /// The older one of those that the two files are in.
+    pub(super) format: u64,
     /// `None` when the journal is older than the snapshot, which has all of it.
     pub(super) journal: Option<Length>,
 }
@@ -74,6 +77,7 @@ impl Run {
         wanted: Instance,
     ) -> Result<Self, StoreError> {
         let generation = snapshot.header.generation;
+        let format = snapshot.header.format.min(journal.header.format);
         let state = snapshot.last::<Snapshot>()?;
         if state.instance != wanted {
             let (path, found) = (snapshot.path, state.instance);
@@ -93,6 +97,7 @@ impl Run {
             return Ok(Self {
                 state,
                 generation,
+                format,
                 journal,
             });
         }
@@ -100,6 +105,7 @@ impl Run {
         Ok(Self {
             state,
             generation,
+            format,
             journal,
         })
     }
@@ -184,6 +190,8 @@ pub(super) const FIRST: u64 = 1;
 struct Records {
     path: PathBuf,
     header: Header,
+    /// Whose objects those are that older formats say nothing of.
+    instance: Instance,
     bytes: Vec<u8>,
     /// Where the record before the next began.
     from: usize,
@@ -221,6 +229,7 @@ impl Records {
         let mut records = Self {
             path,
             header,
+            instance: subject.instance,
             bytes,
             from: 0,
             at: 0,
@@ -239,7 +248,7 @@ impl Records {
             });
         }
         records.header = records.parse(&payload)?;
-        if records.header.kind != kind || format != FORMAT {
+        if records.header.kind != kind || format == 0 {
             return Err(records.damaged("its header is that of another file"));
         }
         Ok((records.header.boot_id == subject.boot_id).then_some(records))
@@ -283,7 +292,15 @@ impl Records {
     }
 
     fn parse<T: DeserializeOwned>(&self, payload: &[u8]) -> Result<T, StoreError> {
-        serde_json::from_slice(payload).map_err(|error| self.damaged(&error.to_string()))
+        let parsed = if self.header.format == FORMAT {
+            serde_json::from_slice(payload)
+        } else {
+            serde_json::from_slice(payload).and_then(|mut value| {
+                migrate(self.header.format, &mut value, self.instance);
+                serde_json::from_value(value)
+            })
+        };
+        parsed.map_err(|error| self.damaged(&error.to_string()))
     }
 
     fn damaged(&self, what: &str) -> StoreError {

@@ -14,6 +14,7 @@ use crate::engine::mind::Willing;
 
 mod access;
 mod damage;
+mod formats;
 mod life;
 
 /// A pair of roots of its own, and the boot that it is in.

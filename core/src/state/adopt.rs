@@ -152,7 +152,7 @@ impl State {
             return Vec::new();
         };
         let joined: Vec<&Endpoint> = self.joined(&container).collect();
-        let mut rank = joined.last().map_or(0, |last| last.rank + 1);
+        let mut rank = joined.last().map_or(0, |last| last.rank.saturating_add(1));
         let addresses = joined.iter().copied().chain(&endpoints);
         let addresses = addresses.flat_map(|endpoint| &endpoint.addresses);
         let mut reached: BTreeSet<IpNet> = addresses.map(IpNet::trunc).collect();
@@ -181,7 +181,7 @@ impl State {
                     Adoption::Stray { cable, why }
                 }
             });
-            rank += 1;
+            rank = rank.saturating_add(1);
         }
         told
     }

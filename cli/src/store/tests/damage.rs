@@ -123,15 +123,18 @@ fn a_newer_format_is_refused() {
     let place = Place::new();
     place.apply(&[create("one")]);
     let definition = fs::read_to_string(place.definition("one")).unwrap();
-    let newer = definition.replace("\"format\": 1", "\"format\": 2");
+    let newest = record::FORMAT + 1;
+    let [known, unknown] = [record::FORMAT, newest].map(|format| format!("\"format\": {format}"));
+    let newer = definition.replace(&known, &unknown);
     assert_ne!(newer, definition);
-    let header = record::encode(br#"{"format":2,"new":"fields"}"#).unwrap();
+    let header = format!(r#"{{"format":{newest},"new":"fields"}}"#);
+    let header = record::encode(header.as_bytes()).unwrap();
     for file in ["state", "journal"] {
         let whole = fs::read(place.run(file)).unwrap();
         fs::write(place.run(file), &header).unwrap();
         let error = place.read().unwrap_err();
         assert!(
-            matches!(error, StoreError::TooNew { format: 2, .. }),
+            matches!(error, StoreError::TooNew { format, .. } if format == newest),
             "{error}"
         );
         fs::write(place.run(file), whole).unwrap();
@@ -141,7 +144,7 @@ fn a_newer_format_is_refused() {
     let store = place.open(Access::Read).unwrap();
     assert!(matches!(
         store.damaged(),
-        [StoreError::TooNew { format: 2, .. }]
+        [StoreError::TooNew { format, .. }] if *format == newest
     ));
 }
 
