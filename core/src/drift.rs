@@ -61,6 +61,11 @@ impl State {
                 Op::Del(object) => surplus.insert(object),
             };
         }
+        // What is only made anew for the sake of something else is as it should be.
+        let remade: Footprint = missing.intersection(&surplus).cloned().collect();
+        for all in [&mut missing, &mut surplus] {
+            all.retain(|object| !remade.contains(object));
+        }
         // Of what a dead container had, one line is enough.
         surplus.retain(|object| {
             let owner = owners.get(object).and_then(|id| self.endpoint(id));
@@ -176,6 +181,7 @@ impl fmt::Display for Words<'_> {
             Object::Bridge(bridge) => write!(f, "bridge {}", bridge.name),
             Object::Veth(veth) => write!(f, "cable {}", veth.name),
             Object::Move(moved) => write!(f, "interface {}", of(&moved.to)),
+            Object::LooseEnd(end) => write!(f, "the loose end {}", of(&end.link)),
             Object::Master(master) => {
                 write!(
                     f,

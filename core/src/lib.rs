@@ -54,7 +54,7 @@ pub use name::{
 pub use network::{Driver, DriverError, GatewayMode, GatewayModeError, Network};
 pub use object::{
     Address, Base, Bridge, Dnat, Family, Footprint, Forwarding, Guard, Hairpin, Isolated, Link,
-    LinkSysctl, Masquerade, Master, Move, Ns, Object, Pinhole, Route, Up, Veth, Zone,
+    LinkSysctl, LooseEnd, Masquerade, Master, Move, Ns, Object, Pinhole, Route, Up, Veth, Zone,
 };
 pub use op::{ErrorKind, Op, OpError, OpResult};
 pub use passage::{ForeignChain, ForeignForward, ForeignForwardError, Passage};

@@ -95,6 +95,8 @@ pub enum Object {
     Veth(Veth),
     /// The far end of a cable, moved into a container.
     Move(Move),
+    /// What is left of a cable in a container when somebody took its other end away: never wanted.
+    LooseEnd(LooseEnd),
     /// The near end of a cable, plugged into a bridge and up.
     Master(Master),
     /// A bridge port that may send a frame back where it came from.
@@ -230,6 +232,14 @@ pub struct Move {
     pub to: Link,
     /// Its MAC address there.
     pub mac: Mac,
+}
+
+/// An interface of a container that has our mark and the place of one that is wanted there, and whose
+/// other end is not in the host any more. It is found and removed, never added.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+pub struct LooseEnd {
+    /// The interface.
+    pub link: Link,
 }
 
 /// A link enslaved to a bridge and up, without an address of its own (`addrgenmode none`).
@@ -396,7 +406,9 @@ impl Object {
                 Some(Base::Link(Link::host(veth.name))),
                 Some(Base::Link(Link::host(veth.peer()))),
             ),
-            Self::Move(moved) => (Some(Base::Link(moved.to.clone())), None),
+            Self::Move(Move { to: link, .. }) | Self::LooseEnd(LooseEnd { link }) => {
+                (Some(Base::Link(link.clone())), None)
+            }
             Self::Master(master) => (Some(Base::Port(master.link)), None),
             Self::Zone(_)
             | Self::Masquerade(_)
@@ -424,6 +436,7 @@ impl Object {
             | Self::Passage(_)
             | Self::Bridge(_)
             | Self::Veth(_)
+            | Self::LooseEnd(_)
             | Self::Forwarding(_) => (None, None),
             Self::Zone(zone) => (Some(Base::Ruleset(zone.instance)), None),
             Self::Masquerade(masquerade) => (Some(Base::Ruleset(masquerade.instance)), None),
@@ -487,7 +500,8 @@ impl Object {
     pub fn ns(&self) -> &Ns {
         match self {
             Self::Move(moved) => &moved.to.ns,
-            Self::LinkSysctl(LinkSysctl { link, .. })
+            Self::LooseEnd(LooseEnd { link })
+            | Self::LinkSysctl(LinkSysctl { link, .. })
             | Self::Address(Address { link, .. })
             | Self::Up(Up { link })
             | Self::Route(Route { link, .. }) => &link.ns,

@@ -88,6 +88,7 @@ impl Op {
             Object::Bridge(_) => ("CreateBridge", "DeleteBridge"),
             Object::Veth(_) => ("AddVeth", "DeleteVeth"),
             Object::Move(_) => ("MoveToNs", "MoveToHost"),
+            Object::LooseEnd(_) => ("LeaveLooseEnd", "DeleteLooseEnd"),
             Object::Master(_) => ("SetMaster", "UnsetMaster"),
             Object::Hairpin(_) => ("SetHairpin", "UnsetHairpin"),
             Object::Isolated(_) => ("AddIsolated", "DeleteIsolated"),
@@ -125,6 +126,7 @@ impl fmt::Display for Target<'_> {
             Object::Bridge(bridge) => write!(f, "{}", bridge.name),
             Object::Veth(veth) => write!(f, "{}", veth.name),
             Object::Move(moved) => write!(f, "{}", moved.to),
+            Object::LooseEnd(end) => write!(f, "{}", end.link),
             Object::Master(master) => write!(f, "{}", master.link),
             Object::Hairpin(hairpin) => write!(f, "{}", hairpin.link),
             Object::Isolated(isolated) => write!(f, "{}", isolated.port),
@@ -218,6 +220,8 @@ fn fmt_add(object: &Object, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 Place(&moved.to.ns)
             )
         }
+        // Nobody adds one.
+        Object::LooseEnd(_) => f.write_str(":"),
         Object::Master(master) => write!(
             f,
             "ip link set dev {} master {} addrgenmode none up",
@@ -282,6 +286,7 @@ fn fmt_del(object: &Object, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             let (ip, name, peer) = (Ip(&moved.to.ns), moved.to.name, moved.peer());
             write!(f, "{ip} link set dev {name} netns $$ name {peer}")
         }
+        Object::LooseEnd(end) => write!(f, "{} link del dev {}", Ip(&end.link.ns), end.link.name),
         Object::Master(master) => write!(f, "ip link set dev {} nomaster down", master.link),
         Object::Hairpin(hairpin) => write!(f, "bridge link set dev {} hairpin off", hairpin.link),
         Object::LinkSysctl(_) => f.write_str(":"),

@@ -23,14 +23,14 @@ pub fn datagram(bytes: &[u8]) {
 /// Reads links, addresses and routes, and what they come to.
 fn links(messages: &[Message<'_>]) {
     let payloads = || messages.iter().map(|message| message.payload);
-    let look = Look {
+    let look = || Look {
         group: Instance::DEFAULT.link_group(),
         all: payloads().filter_map(link::Seen::decode).collect(),
         addresses: payloads().filter_map(address::Seen::decode).collect(),
         routes: payloads().filter_map(route::Seen::decode).collect(),
         settings: Vec::new(),
     };
-    let all: Footprint = observe::fuzz(&look);
+    let all: Footprint = observe::fuzz(&look(), &mut look());
     for object in all {
         // Whatever was read can be said.
         assert!(!Op::Del(object).to_string().is_empty());

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 
 use mydocker_core::{
-    Address, Bridge, ErrorKind, Footprint, Hairpin, Instance, Link, LinkName, LinkSysctl, Master,
-    Move, Ns, Object, OpError, Route, Up, Veth,
+    Address, Bridge, ErrorKind, Footprint, Hairpin, Instance, Link, LinkName, LinkSysctl, LooseEnd,
+    Master, Move, Ns, Object, OpError, Route, Up, Veth,
 };
 
 use crate::home::{self, Home};
@@ -44,9 +44,9 @@ pub(crate) fn links(
             let mut socket = RouteSocket::open().map_err(|e| errno::of_io("rtnetlink", &e))?;
             Look::at(&mut socket, group, &settings)
         });
-        let inside = visited.map_err(|e| errno::of_io("container's namespace", &e))??;
+        let mut inside = visited.map_err(|e| errno::of_io("container's namespace", &e))??;
+        inside.moved_from(&links, ns, wanted, &mut all);
         inside.stands_on_links(ns, &mut all);
-        inside.moved_from(&links, ns, group, &mut all);
     }
     Ok(all)
 }
@@ -188,38 +188,51 @@ impl Look {
         }
     }
 
-    /// The far ends of the host's cables that are here.
-    fn moved_from(&self, host: &BTreeMap<u32, &Seen>, ns: &Ns, group: u32, all: &mut Footprint) {
-        for seen in self.ours().filter(|link| link.peer_is_away) {
-            let near = seen.peer.and_then(|index| host.get(&index));
-            let Some(near) = near.filter(|near| near.group == group && near.peer_is_away) else {
+    /// The far ends of the host's cables that are here, and what took the place of one. Others under our
+    /// mark are not ours: a container may well run a mydocker of its own.
+    fn moved_from(
+        &mut self,
+        host: &BTreeMap<u32, &Seen>,
+        ns: &Ns,
+        wanted: &Footprint,
+        all: &mut Footprint,
+    ) {
+        let group = self.group;
+        let is_wanted = |link: &Link| {
+            let mut objects = wanted.iter();
+            objects.any(|object| matches!(object, Object::Move(moved) if moved.to == *link))
+        };
+        for seen in self.all.iter_mut().filter(|link| link.group == group) {
+            let Some(name) = seen.link_name() else {
                 continue;
             };
+            let to = Link {
+                ns: ns.clone(),
+                name,
+            };
+            let near = seen.peer.and_then(|index| host.get(&index));
             // Indices repeat between namespaces: each end must name the other.
-            if near.peer != Some(seen.index) {
-                continue;
-            }
-            if let (Some(host), Some(name), Some(mac)) =
-                (near.link_name(), seen.link_name(), seen.mac)
-            {
-                let to = Link {
-                    ns: ns.clone(),
-                    name,
-                };
-                all.insert(Object::Move(Move { host, to, mac }));
+            let near = near.filter(|near| {
+                let away = seen.peer_is_away && near.peer_is_away;
+                away && near.group == group && near.peer == Some(seen.index)
+            });
+            match (near.and_then(|near| near.link_name()), seen.mac) {
+                (Some(host), Some(mac)) => drop(all.insert(Object::Move(Move { host, to, mac }))),
+                _ if is_wanted(&to) => drop(all.insert(Object::LooseEnd(LooseEnd { link: to }))),
+                _ => seen.group = 0,
             }
         }
     }
 }
 
 /// What a look comes to, as the host's and as a container's of that host.
-pub(crate) fn fuzz(look: &Look) -> Footprint {
-    let links = look.by_index();
-    let mut all = look.of_host(&links, Instance::DEFAULT);
+pub(crate) fn fuzz(host: &Look, inside: &mut Look) -> Footprint {
+    let links = host.by_index();
+    let mut all = host.of_host(&links, Instance::DEFAULT);
     if let Ok(netns) = "/run/netns/fuzz".parse() {
         let ns = Ns::Sandbox(netns);
-        look.stands_on_links(&ns, &mut all);
-        look.moved_from(&links, &ns, look.group, &mut all);
+        inside.moved_from(&links, &ns, &Footprint::new(), &mut all);
+        inside.stands_on_links(&ns, &mut all);
     }
     all
 }

@@ -15,8 +15,8 @@ use std::fs::File;
 use std::os::fd::AsFd;
 
 use mydocker_core::{
-    Address, Bridge, ErrorKind, Hairpin, Link, LinkName, LinkSysctl, Master, Move, Ns, Object, Op,
-    OpError, OpResult, Route, Up, Veth,
+    Address, Bridge, ErrorKind, Hairpin, Link, LinkName, LinkSysctl, LooseEnd, Master, Move, Ns,
+    Object, Op, OpError, OpResult, Route, Up, Veth,
 };
 use nix::errno::Errno;
 
@@ -244,6 +244,7 @@ impl Space<'_> {
             Object::Bridge(Bridge { name, .. }) | Object::Veth(Veth { name, .. }) => {
                 self.delete(*name)
             }
+            Object::LooseEnd(LooseEnd { link }) => self.delete(link.name),
             Object::Move(moved) => self.send_back(moved),
             Object::Master(Master { link, .. }) => {
                 self.undo(*link, |seen| seen.master.map(|_| link::unplug(seen.index)))

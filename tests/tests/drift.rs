@@ -27,6 +27,8 @@ fn check(host: &Host) -> String {
 fn each_is_told_and_repaired() {
     let Some((host, web)) = site() else { return };
     let inside = format!("nsenter --net={}", web.display());
+    let elsewhere = host.sandbox("elsewhere");
+    let elsewhere = elsewhere.display();
     for (damage, said) in [
         (
             "nft flush ruleset",
@@ -49,6 +51,14 @@ fn each_is_told_and_repaired() {
         (
             "ip link set dev $cable nomaster",
             " on bridge n (container web on n) is missing",
+        ),
+        (
+            "$inside ip link set eth0 netns $elsewhere",
+            "interface eth0 in ",
+        ),
+        (
+            "ip link set dev $cable netns $elsewhere",
+            " (container web on n) is missing, and ",
         ),
         (
             "ip addr del 10.1.0.1/24 dev n",
@@ -74,7 +84,7 @@ fn each_is_told_and_repaired() {
         host.sh(&format!(
             "table=$(nft list tables inet | cut -d' ' -f3)
              cable=$(ls /sys/class/net >/dev/null; ip -o link | grep -o 'mdv[0-9a-f]*' | head -1)
-             inside='{inside}'
+             inside='{inside}' elsewhere={elsewhere}
              {damage}"
         ));
         let told = check(&host);

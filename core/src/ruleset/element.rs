@@ -173,6 +173,7 @@ impl Object {
             | Self::Veth(_)
             | Self::Move(_)
             | Self::Master(_)
+            | Self::LooseEnd(_)
             | Self::Hairpin(_)
             | Self::LinkSysctl(_)
             | Self::Address(_)

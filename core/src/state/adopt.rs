@@ -262,6 +262,7 @@ impl Shown {
             | Object::Masquerade(_)
             | Object::Guard(_)
             | Object::Isolated(_)
+            | Object::LooseEnd(_)
             | Object::Hairpin(_)
             | Object::LinkSysctl(_)
             | Object::Up(_)

@@ -14,11 +14,12 @@ use alloc::vec::Vec;
 
 use ipnet::IpNet;
 
+use crate::plan::diff_remaking;
 use crate::snapshot::{Damage, NetworkRecord, Snapshot};
 use crate::{
     Change, ContainerName, Endpoint, EndpointId, Entry, Facts, Family, Footprint, ForeignChain,
-    Forwarding, Instance, Listener, Netns, Network, NetworkName, Object, OnFailure, Op, Outcome,
-    Plan, PortBinding, Rejection, Request, Usage, Warning, diff, standing_on,
+    Forwarding, Instance, LinkName, Listener, Netns, Network, NetworkName, Object, OnFailure, Op,
+    Outcome, Plan, PortBinding, Rejection, Request, Usage, Warning, diff, standing_on,
 };
 use index::{NetworkState, PortIndex, Sandbox};
 
@@ -294,7 +295,7 @@ impl State {
         let mut from = observed.clone();
         from.retain(|object| recorded.contains(object) || !passages.contains(object));
         from.extend(recorded.difference(&passages).cloned());
-        let mut ops = diff(&from, &wanted);
+        let mut ops = diff_remaking(&from, &wanted, lost_cables(&from, &wanted));
         ops.extend(forwarding(facts, self.networks_up().flat_map(leading_out)));
         Plan {
             change: Change::Repaired,
@@ -462,6 +463,23 @@ struct Raised {
     objects: Footprint,
     forwarding: Vec<Op>,
     warnings: Vec<Warning>,
+}
+
+/// Cables that are there and whose far ends are not where they belong: wherever these are, nobody
+/// could move them from there.
+fn lost_cables(observed: &Footprint, wanted: &Footprint) -> Footprint {
+    let host_end = |object: &Object| {
+        if let Object::Move(moved) = object {
+            Some(moved.host)
+        } else {
+            None
+        }
+    };
+    let lost: BTreeSet<LinkName> = wanted.difference(observed).filter_map(host_end).collect();
+    let is_lost =
+        |object: &&Object| matches!(object, Object::Veth(cable) if lost.contains(&cable.name));
+    let there = observed.intersection(wanted);
+    there.filter(is_lost).cloned().collect()
 }
 
 /// The families that a network leads out of.

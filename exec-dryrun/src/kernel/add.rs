@@ -41,6 +41,7 @@ impl Kernel {
                 self.may_name(&Link::host(veth.peer()))?;
             }
             Object::Move(moved) => self.may_move(moved)?,
+            Object::LooseEnd(_) => return Err(refused(ErrorKind::Unsupported, "nobody adds one")),
             Object::Master(master) => self.enslave(master)?,
             Object::Isolated(isolated) => self.may_add_element(object, isolated.instance)?,
             Object::Hairpin(Hairpin { link }) => self.must_be_port(*link)?,

@@ -24,6 +24,7 @@ impl Kernel {
             Object::Bridge(bridge) => self.remove_link(bridge.name),
             Object::Veth(veth) => self.remove_link(veth.name),
             Object::Move(moved) => self.move_back(moved)?,
+            Object::LooseEnd(_) => self.remove([object.clone()].into()),
             Object::Master(master) => self.release_port(master.link),
             // A setting has some value as long as its link is there.
             Object::LinkSysctl(_) => {}

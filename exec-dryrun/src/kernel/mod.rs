@@ -12,6 +12,7 @@
 //! | Add Bridge, Veth | `Exists`: the name, or the peer's, is there, unless the next op moves the peer; `Os(EINVAL)`: it is `all` or `default` | |
 //! | Add Move | `Exists`: the name is taken over there | frees the peer's name in the host; Del brings it back, or `Exists`: it is taken meanwhile |
 //! | Add Master | `Os(EXFULL)`: 1023 ports; `Unsupported`: no bridge, and the port has left its old one | a port of another bridge changes over, its port flags gone |
+//! | Add LooseEnd | `Unsupported`: somebody else leaves one, by [`Kernel::abduct_link`] | |
 //! | Add Hairpin | `Missing`: the link is no port | set again: fine |
 //! | Add LinkSysctl | | overwrites; `disable_ipv6` flushes IPv6; Del does nothing; a loopback's is nobody's |
 //! | Add Address | `Exists`: it is on the link; `Denied`: IPv6 where it is disabled | |
@@ -43,7 +44,7 @@ use std::collections::BTreeSet;
 
 use mydocker_core::{
     Bridge, Element, ErrorKind, Executor, Facts, Footprint, ForeignChain, ForwardChain, Forwarding,
-    Instance, Link, LinkName, Listener, Master, Netns, Ns, Object, Op, OpError, OpResult,
+    Instance, Link, LinkName, Listener, LooseEnd, Master, Netns, Ns, Object, Op, OpError, OpResult,
     PortBinding, Veth, objects_of,
 };
 
@@ -183,6 +184,25 @@ impl Kernel {
             .retain(|o| o.gives().all(|given| given != base));
     }
 
+    /// Somebody takes the host's end of a cable away, into a namespace that nobody looks into.
+    pub fn abduct_link(&mut self, name: LinkName) {
+        let is_it = |object: &Object| match object {
+            Object::Move(moved) if moved.host == name => Some(moved.to.clone()),
+            _ => None,
+        };
+        let far_end = self.objects.iter().find_map(is_it);
+        let Some(link) = far_end else {
+            return self.delete_link(name);
+        };
+        let end = Object::LooseEnd(LooseEnd { link: link.clone() });
+        let base = mydocker_core::Base::Link(link);
+        let inside = |object: &&Object| object.needs().any(|needed| needed == base);
+        let inside: Vec<Object> = self.objects.iter().filter(inside).cloned().collect();
+        self.remove_link(name);
+        self.objects.insert(end);
+        self.objects.extend(inside);
+    }
+
     /// Somebody flushes all firewalls, ours and those of others.
     pub fn flush_firewalls(&mut self) {
         self.host.forward_chains.clear();
@@ -220,6 +240,7 @@ impl Kernel {
                     || (*link == Link::host(veth.peer()) && !self.has_moved(veth.name))
             }
             Object::Move(moved) => *link == moved.to,
+            Object::LooseEnd(end) => *link == end.link,
             _ => false,
         })
     }
