@@ -1,0 +1,185 @@
+//! Files of the store.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mydocker::store::fuzzing;
+use mydocker_core::{
+    AttachSpec, ContainerName, EndpointId, Executor, Facts, Netns, Network, Request, State,
+    Transaction, drive,
+};
+use mydocker_exec_dryrun::Kernel;
+
+use crate::request::Fold;
+
+/// Bytes as files of the store. The first one says which:
+///
+/// | byte | the rest |
+/// |---|---|
+/// | `0` | a snapshot and entries of a journal, one a line; checksums and headers are made here |
+/// | `1` | length of `state`, two bytes, little-endian, then `state` and `journal` as they are |
+/// | `2` | the definition of a network |
+/// | `3` | a history |
+pub fn store(data: &[u8]) {
+    let Some((kind, rest)) = data.split_first() else {
+        return;
+    };
+    match kind % 4 {
+        0 => records(rest),
+        1 => files(rest),
+        2 => definition(rest),
+        _ => history(rest),
+    }
+}
+
+fn records(data: &[u8]) {
+    let mut payloads = crate::lines(data);
+    let snapshot = fuzzing::records(false, payloads.next());
+    run(snapshot, fuzzing::records(true, payloads));
+}
+
+fn files(data: &[u8]) {
+    let Some((length, rest)) = data.split_first_chunk() else {
+        return;
+    };
+    let length = usize::from(u16::from_le_bytes(*length));
+    if let Some((snapshot, journal)) = rest.split_at_checked(length) {
+        run(snapshot.to_vec(), journal.to_vec());
+    }
+}
+
+fn run(snapshot: Vec<u8>, journal: Vec<u8>) {
+    match fuzzing::run(snapshot, journal) {
+        Ok(Some(state)) => sound(&state),
+        Ok(None) => {}
+        Err(error) => assert!(!error.is_empty()),
+    }
+}
+
+fn definition(data: &[u8]) {
+    let name = "fuzz".parse().expect("a name");
+    let Ok(network) = fuzzing::definition(&name, data) else {
+        return;
+    };
+    let again = fuzzing::definition(&name, &fuzzing::define(&network));
+    assert_eq!(again.as_ref(), Ok(&network), "what is written is read");
+    if let Ok(state) = fuzzing::adopt(vec![network]) {
+        sound(&state);
+    }
+}
+
+fn history(data: &[u8]) {
+    let (events, _) = fuzzing::history(data);
+    for event in &events {
+        let again = fuzzing::history(&fuzzing::remember(event));
+        assert_eq!(again, (vec![event.clone()], 0), "what is written is read");
+        let _ = event.at();
+    }
+}
+
+/// What was read keeps its invariants, is the same once it was written, and can be worked with.
+fn sound(state: &State) {
+    unique(state);
+    let snapshot = state.snapshot();
+    assert_eq!(State::restore(snapshot.clone()).as_ref(), Ok(state));
+    let snapshot = serde_json::to_vec(&snapshot).expect("a snapshot is data");
+    let files = [
+        fuzzing::records(false, [&*snapshot]),
+        fuzzing::records(true, []),
+    ];
+    let [snapshot, journal] = files;
+    assert_eq!(
+        fuzzing::run(snapshot, journal).as_ref(),
+        Ok(&Some(state.clone()))
+    );
+    work(state.clone());
+}
+
+/// ARCHITECTURE.md, the first invariant.
+fn unique(state: &State) {
+    let mut containers: BTreeMap<Netns, _> = BTreeMap::new();
+    let mut spaces = BTreeMap::new();
+    for endpoint in state.endpoints() {
+        let container = &endpoint.id.container;
+        let held = containers.entry(endpoint.netns.clone());
+        assert_eq!(held.or_insert(container), &container, "one to a namespace");
+        let netns = spaces.entry(container).or_insert(&endpoint.netns);
+        assert_eq!(*netns, &endpoint.netns, "one namespace");
+    }
+    for network in state.networks() {
+        let on: Vec<_> = state.endpoints_of(&network.name).collect();
+        let macs: BTreeSet<_> = on.iter().map(|endpoint| endpoint.mac).collect();
+        assert_eq!(macs.len(), on.len(), "macs differ");
+        let all = || on.iter().flat_map(|endpoint| &endpoint.addresses);
+        let addresses: BTreeSet<_> = all().map(|address| address.addr()).collect();
+        assert_eq!(addresses.len(), all().count(), "addresses differ");
+    }
+    let own = |endpoint: &mydocker_core::Endpoint| endpoint.host_ports().cloned().collect();
+    let ports: Vec<_> = state.endpoints().flat_map::<Vec<_>, _>(own).collect();
+    for (index, one) in ports.iter().enumerate() {
+        let rest = &ports[index + 1..];
+        assert!(rest.iter().all(|other| !one.conflicts(other)), "{one:?}");
+    }
+}
+
+/// Ends what is pending, repairs, and asks for everything that a user could. A kernel that can't
+/// hold what such a state wants may refuse; that is no panic.
+fn work(mut state: State) {
+    let mut kernel = Kernel::new().any_namespace();
+    if let Some(plan) = state.pending().cloned() {
+        let mut transaction = Transaction::resume(&plan);
+        if drive(&mut transaction, &mut kernel, &mut Fold(&mut state)).is_err() {
+            return;
+        }
+        assert_eq!(state.pending(), None);
+    }
+    let plan = state.repair(&Facts::default(), kernel.objects());
+    if drive(
+        &mut Transaction::begin(plan),
+        &mut kernel,
+        &mut Fold(&mut state),
+    )
+    .is_err()
+    {
+        return;
+    }
+    for request in requests(&state) {
+        let Ok(plan) = state.plan(&kernel.facts().unwrap_or_default(), &request) else {
+            continue;
+        };
+        let mut fold = Fold(&mut state);
+        if drive(&mut Transaction::begin(plan), &mut kernel, &mut fold).is_err() {
+            return;
+        }
+    }
+    unique(&state);
+    assert_eq!(State::restore(state.snapshot()).as_ref(), Ok(&state));
+}
+
+/// One more container on each network, and then everybody off, and the networks away.
+fn requests(state: &State) -> Vec<Request> {
+    let netns: Netns = "/run/netns/one-more".parse().expect("a path");
+    let container: ContainerName = "one-more".parse().expect("a name");
+    let networks: Vec<&Network> = state.networks().take(8).collect();
+    let join = |network: &&Network| {
+        let spec = AttachSpec::new(network.name.clone(), container.clone(), netns.clone());
+        Request::Attach(AttachSpec {
+            ports: vec!["8080:80".parse().expect("a port")],
+            ..spec
+        })
+    };
+    let left = state.endpoints().map(|endpoint| endpoint.id.clone());
+    let joined = networks.iter().map(|network| EndpointId {
+        network: network.name.clone(),
+        container: container.clone(),
+    });
+    let gone = networks
+        .iter()
+        .map(|network| Request::RemoveNetwork(network.name.clone()));
+    let detached = left.chain(joined).map(Request::Detach);
+    networks
+        .iter()
+        .map(join)
+        .chain(detached)
+        .chain(gone)
+        .collect()
+}
