@@ -4,7 +4,7 @@ CARGO ?= cargo
 IMAGE := target/image/busybox.tar
 SECONDS ?= 60
 
-.PHONY: help demo test check unit docs deps build image fuzz sim install clean
+.PHONY: help demo test check unit docs deps build image fuzz fuzzed fuzzer sim install clean
 
 help: ## Show this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -12,7 +12,7 @@ help: ## Show this
 demo: deps build image ## Two real containers and a published port, end to end, in a namespace of their own
 	tests/demo.sh
 
-test: deps image check docs unit ## Everything: formatting, lints, docs, and all tests on a real kernel
+test: deps image check docs unit fuzzed ## Everything: formatting, lints, docs, all tests on a real kernel, some fuzzing
 
 check: deps ## Formatting and lints
 	$(CARGO) fmt --all --check
@@ -31,8 +31,14 @@ unit: deps build image ## Unit, property, golden and namespace tests
 	  $(CARGO) nextest run --config-file .ci/nextest.toml --workspace --locked; \
 	else $(CARGO) test --workspace --lib --bins --tests --locked; fi
 
-fuzz: ## Fuzz every target for SECONDS each (needs cargo-fuzz and g++)
+fuzz: fuzzer ## Fuzz every target for SECONDS each
 	fuzz/run.sh $(SECONDS)
+
+fuzzed: fuzzer ## Fuzz every target for 10 s each, with the same seed every time
+	SEED=1 fuzz/run.sh 10
+
+fuzzer: deps
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install cargo-fuzz --version '^0.13' --locked
 
 sim: ## Simulate failing processes on the model kernel for SECONDS
 	MYDOCKER_SIM_SECONDS=$(SECONDS) $(CARGO) test --locked -p mydocker-tests --test sim

@@ -11,6 +11,7 @@ need() { # COMMAND PACKAGE
 PATH=$PATH:/usr/sbin:/sbin
 need cargo "cargo (https://rustup.rs)"
 need cc gcc
+need c++ g++ # for libFuzzer
 need ip iproute2
 need nft nftables
 need conntrack conntrack

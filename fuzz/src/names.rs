@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// No message about a word is longer, however long the word.
-const MESSAGE_CHARS_MAX: usize = 512;
+const MESSAGE_CHARS_MAX: usize = 1024;
 
 /// Every grammar that a word is parsed by: what parses prints and parses back the same, and what
 /// does not is told in few words.
