@@ -288,6 +288,8 @@ pub(super) fn rm(app: &App, rm: &Remove) -> Result<(), Failure> {
     if let Some(format) = rm.dry_run.dry_run {
         return plan_end(app, &containers, &rm.container, format);
     }
+    // What an earlier one that was killed left is no container any more, and has no name.
+    containers.sweep()?;
     for text in &rm.container {
         let id = containers.find_id(text)?;
         container::remove(&containers, &id, rm.force, &attachment::make)?;

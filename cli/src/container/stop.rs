@@ -82,13 +82,14 @@ fn remove_damaged(
     containers.forget_damaged(held)
 }
 
-/// Takes down every container that has ended and whose supervisor was killed before it could do so.
-/// Returns them; what goes wrong with one does not keep the others.
+/// Takes down every container that has ended and whose supervisor was killed before it could do so,
+/// and removes what is half made or half removed. Returns the containers; what goes wrong with one does
+/// not keep the others.
 pub fn tidy(
     containers: &Containers,
     make_network: &NetworkFactory<'_>,
 ) -> anyhow::Result<Vec<anyhow::Result<Record>>> {
-    let mut tidied = Vec::new();
+    let mut tidied: Vec<_> = containers.sweep().err().into_iter().map(Err).collect();
     for record in containers.list()?.records {
         if record.is_abandoned() && !record.init_is_alive() {
             tidied.extend(stop(containers, &record.id, Duration::ZERO, make_network).transpose());

@@ -242,6 +242,16 @@ impl Containers {
         Ok(remove_tree(&records.path_of(&old))?)
     }
 
+    /// Removes directories that a killed process left half made or half removed.
+    pub fn sweep(&self) -> anyhow::Result<()> {
+        // Only where there are some: most often nobody has to wait for the table.
+        if self.records()?.names()?.iter().any(|name| is_unfinished(name)) {
+            let (records, _lock) = self.lock_table()?;
+            sweep(&records)?;
+        }
+        Ok(())
+    }
+
     /// Removes the layers of an image that nobody stands on any more.
     fn prune(&self, layer: &LayerId) -> anyhow::Result<()> {
         if !self.list()?.damaged.is_empty() {
@@ -333,12 +343,14 @@ const GOING: &str = ".old-";
 /// Removes directories that a killed process left half made or half removed. Only whoever holds
 /// the table's lock makes such, and that is us.
 fn sweep(records: &Dir) -> anyhow::Result<()> {
-    for name in records.names()? {
-        if name.starts_with(COMING) || name.starts_with(GOING) {
-            remove_tree(&records.path_of(&name))?;
-        }
+    for name in records.names()?.iter().filter(|name| is_unfinished(name)) {
+        remove_tree(&records.path_of(name))?;
     }
     Ok(())
+}
+
+fn is_unfinished(name: &str) -> bool {
+    name.starts_with(COMING) || name.starts_with(GOING)
 }
 
 #[cfg(test)]
@@ -471,6 +483,22 @@ mod tests {
             );
             fs::set_permissions(path, Permissions::from_mode(0o700)).unwrap();
         }
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_swept() {
+        let (_dir, containers) = containers();
+        containers.create(&record("aaaa00000001", "web")).unwrap();
+        for left in [".new-aaaa00000002", ".old-aaaa00000003"] {
+            let path = containers.records().unwrap().path_of(left);
+            fs::create_dir(&path).unwrap();
+            fs::write(path.join(CONFIG), "{").unwrap();
+        }
+        containers.sweep().unwrap();
+        assert_eq!(
+            containers.records().unwrap().names().unwrap(),
+            [".", "..", "aaaa00000001", "lock"]
+        );
     }
 
     #[test]
