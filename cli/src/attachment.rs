@@ -5,10 +5,11 @@ use std::path::Path;
 
 use anyhow::Context;
 use mydocker::container::{Attached, Containers, Network, Record};
-use mydocker::engine::Engine;
+use mydocker::engine::{Engine, EngineError};
 use mydocker::store::Roots;
 use mydocker_core::{
-    AttachSpec, Change, ContainerName, Endpoint, Mac, Netns, NetworkName, PortSpec, Request, State,
+    AttachSpec, Change, ContainerName, Endpoint, Mac, Netns, NetworkName, PortSpec, Rejection,
+    Request, State,
 };
 use mydocker_exec_netlink::NetlinkExecutor;
 use serde::{Deserialize, Serialize};
@@ -88,11 +89,22 @@ impl Network for Attachments {
     }
 
     fn detach(&mut self, pin: &Path) -> anyhow::Result<()> {
+        let mut state = self.0.view()?.state;
+        // Somebody may have died while it was attached, so that it is on no network yet, or while it
+        // was detached, so that it is still.
+        if state.pending().is_some() {
+            self.0.settle()?;
+            state = self.0.view()?.state;
+        }
         // The first failure must not keep the others from being taken down.
         let mut failed = None;
-        for request in detachments(&self.0.view()?.state, pin)? {
-            if let Err(error) = self.0.apply(&request) {
-                failed.get_or_insert(error);
+        for request in detachments(&state, pin)? {
+            match self.0.apply(&request) {
+                // Somebody disconnected it meanwhile.
+                Ok(_) | Err(EngineError::Rejected(Rejection::EndpointUnknown(_))) => {}
+                Err(error) => {
+                    failed.get_or_insert(error);
+                }
             }
         }
         failed.map_or(Ok(()), |error| Err(error.into()))

@@ -157,6 +157,14 @@ impl<X: Executor> Engine<X> {
             .map_err(|error| EngineError::Interrupted { error, again: None })
     }
 
+    /// Finishes or takes back what a dead process left to be done, as every change does first.
+    ///
+    /// # Errors
+    /// It could not be.
+    pub fn settle(&mut self) -> Result<Vec<Outcome>, EngineError> {
+        Ok(self.begin()?.1)
+    }
+
     /// Makes the kernel hold what the state wants, which is nothing any more for containers that are
     /// gone.
     ///
