@@ -25,7 +25,7 @@ const START_POLL: Duration = Duration::from_millis(20);
 /// Stops a container: SIGTERM, then SIGKILL after `timeout`. Returns when its processes are dead and
 /// it is taken down, by its supervisor or, if that was killed, here. One that has ended is no error.
 ///
-/// `None` if the container removed itself when it ended.
+/// `None` if the container was to be removed when it ended.
 pub fn stop(
     containers: &Containers,
     id: &Id,
@@ -126,6 +126,11 @@ fn stop_and_keep(
             end(record, init.as_ref(), timeout)?;
             let torn_down = teardown(containers, record, make_network);
             record.set_exited(None);
+            let goes = record.spec.auto_remove && torn_down.is_ok();
+            if goes {
+                containers.forget(locked)?;
+                return Ok(None);
+            }
             locked.save()?;
             torn_down?;
             return Ok(Some(locked));

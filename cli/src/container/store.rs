@@ -245,7 +245,12 @@ impl Containers {
     /// Removes directories that a killed process left half made or half removed.
     pub fn sweep(&self) -> anyhow::Result<()> {
         // Only where there are some: most often nobody has to wait for the table.
-        if self.records()?.names()?.iter().any(|name| is_unfinished(name)) {
+        if self
+            .records()?
+            .names()?
+            .iter()
+            .any(|name| is_unfinished(name))
+        {
             let (records, _lock) = self.lock_table()?;
             sweep(&records)?;
         }
