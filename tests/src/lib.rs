@@ -1,5 +1,6 @@
 //! Test support: a host in a namespace, a host in miniature, and short words for requests.
 
+mod dock;
 mod host;
 pub mod listing;
 pub mod requests;
@@ -10,6 +11,7 @@ mod traffic;
 mod trial;
 mod world;
 
+pub use dock::{Dock, eventually};
 pub use host::{Host, binary, is_root};
 pub use scenario::{Scenario, Step};
 pub use site::{Dual, Site};

@@ -1,9 +1,10 @@
 //! Tracer: a program that is killed before a system call of one's choice.
 
 use std::process::{Command, Stdio};
+use std::thread;
 
 use nix::errno::Errno;
-use nix::libc::{self, c_long};
+use nix::libc::{self, c_int, c_long};
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -16,7 +17,7 @@ const LAUNCHER: &str = r#"kill -STOP $$; exec "$@""#;
 
 /// Runs `command`, and ends it with SIGKILL, all threads of it, before the call of that number,
 /// the first being 0; it has then met with a line of `/proc/PID/syscall`. Calls count that may have an effect outside the process, from the program
-/// that `command` becomes by `execs` more calls of `execve`.
+/// that `command` becomes by `execs` more calls of `execve`. Processes that it starts go their way.
 ///
 /// To die before the others would be to die before the next one that counts, and to die after a
 /// call is to die before the next: this is every place where a process could end.
@@ -25,6 +26,28 @@ const LAUNCHER: &str = r#"kill -STOP $$; exec "$@""#;
 /// When it can't be traced.
 #[must_use]
 pub fn kill_before(command: &Command, execs: usize, number: usize) -> Attempt {
+    let leader = launch(command);
+    // The launcher's own one leads to `command`.
+    Tracee::new(leader, Some(leader), execs + 1, number).run(|| ())
+}
+
+/// The same for the first process that `command` starts, from the program that it becomes. The
+/// exit code is the command's, and once that has succeeded, `meanwhile` is done.
+///
+/// # Panics
+/// When it can't be traced.
+#[must_use]
+pub fn kill_child_before(
+    command: &Command,
+    number: usize,
+    meanwhile: impl FnOnce() + Send,
+) -> Attempt {
+    Tracee::new(launch(command), None, 1, number).run(meanwhile)
+}
+
+/// A child that is about to become `command`, seized.
+#[expect(clippy::zombie_processes, reason = "it is waited for as a tracee")]
+fn launch(command: &Command) -> Pid {
     let mut launcher = Command::new("sh");
     launcher.args(["-c", LAUNCHER, "sh"]);
     launcher.arg(command.get_program()).args(command.get_args());
@@ -33,20 +56,10 @@ pub fn kill_before(command: &Command, execs: usize, number: usize) -> Attempt {
         .filter_map(|(key, value)| Some((key, value?)));
     launcher.envs(envs);
     let quiet = launcher.stdin(Stdio::null()).stdout(Stdio::null());
-    let mut child = quiet.stderr(Stdio::null()).spawn().expect("sh starts");
+    let child = quiet.stderr(Stdio::null()).spawn().expect("sh starts");
     let leader = Pid::from_raw(child.id().cast_signed());
     seize(leader);
-    let end = Tracee {
-        leader,
-        // The launcher's own one leads to `command`.
-        execs: execs + 1,
-        calls: number,
-        killed_before: None,
-    }
-    .run();
-    // It was waited for above, where the library did not see it.
-    let _ = child.wait();
-    end
+    leader
 }
 
 fn seize(pid: Pid) {
@@ -62,10 +75,15 @@ fn seize(pid: Pid) {
     kill(pid, Signal::SIGCONT).expect("it is there");
 }
 
-/// A program and its threads.
+/// A command, and the program with its threads that is to be killed: the command or its child.
 struct Tracee {
     leader: Pid,
-    /// How many programs it is going to become.
+    /// What the command exited with.
+    code: Option<i32>,
+    /// Who is killed, once it is there.
+    victim: Option<Pid>,
+    ended: bool,
+    /// How many programs the victim is going to become.
     execs: usize,
     /// How many calls it may still make.
     calls: usize,
@@ -73,46 +91,108 @@ struct Tracee {
 }
 
 impl Tracee {
-    fn run(mut self) -> Attempt {
+    fn new(leader: Pid, victim: Option<Pid>, execs: usize, calls: usize) -> Self {
+        Self {
+            leader,
+            code: None,
+            victim,
+            ended: false,
+            execs,
+            calls,
+            killed_before: None,
+        }
+    }
+
+    fn run(mut self, meanwhile: impl FnOnce() + Send) -> Attempt {
+        thread::scope(|scope| {
+            let mut meanwhile = Some(meanwhile);
+            while !self.is_over() {
+                self.step();
+                if self.code == Some(0)
+                    && let Some(meanwhile) = meanwhile.take()
+                {
+                    scope.spawn(meanwhile);
+                }
+            }
+        });
+        let (met, code) = (self.killed_before, self.code);
+        Attempt { met, code }
+    }
+
+    fn is_over(&self) -> bool {
+        let leads = self.victim == Some(self.leader);
+        // A command that failed early has no child.
+        self.ended && (leads || self.code.is_some()) || self.victim.is_none() && self.code.is_some()
+    }
+
+    fn step(&mut self) {
         // Not the children of other tests, which are threads of this process under `cargo test`.
         let flags = Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD);
-        loop {
-            let (pid, signal) = match waitpid(None, flags).expect("it has not ended") {
-                WaitStatus::Exited(pid, code) if pid == self.leader => {
-                    let (met, code) = (None, Some(code));
-                    return Attempt { met, code };
-                }
-                WaitStatus::Signaled(pid, signal, _) if pid == self.leader => {
-                    let (met, code) = (self.killed_before, None);
-                    assert!(met.is_some(), "it died of {signal}");
-                    return Attempt { met, code };
-                }
-                WaitStatus::PtraceSyscall(pid) => {
-                    self.handle_call(pid);
-                    (pid, None)
-                }
-                WaitStatus::PtraceEvent(pid, _, event) => {
-                    if event == libc::PTRACE_EVENT_EXEC {
-                        self.execs -= 1;
-                    }
-                    (pid, None)
-                }
-                WaitStatus::Stopped(pid, signal) => (pid, Some(signal)),
-                WaitStatus::Exited(..)
-                | WaitStatus::Signaled(..)
-                | WaitStatus::Continued(_)
-                | WaitStatus::StillAlive => continue,
-            };
-            match ptrace::syscall(pid, signal) {
-                // The others die with the one that was killed.
-                Ok(()) | Err(Errno::ESRCH) => {}
-                Err(error) => panic!("thread {pid} can't go on: {error}"),
+        let (pid, signal) = match waitpid(None, flags).expect("it has not ended") {
+            WaitStatus::Exited(pid, code) => return self.handle_end(pid, Some(code)),
+            WaitStatus::Signaled(pid, signal, _) => {
+                let known = pid != self.leader && Some(pid) != self.victim;
+                let killed = self.killed_before.is_some() && Some(pid) == self.victim;
+                assert!(known || killed, "{pid} died of {signal}");
+                return self.handle_end(pid, None);
             }
+            WaitStatus::PtraceSyscall(pid) => {
+                self.handle_call(pid);
+                (pid, None)
+            }
+            WaitStatus::PtraceEvent(pid, _, event) => {
+                if self.handle_event(pid, event) {
+                    return;
+                }
+                (pid, None)
+            }
+            WaitStatus::Stopped(pid, signal) => (pid, Some(signal)),
+            WaitStatus::Continued(_) | WaitStatus::StillAlive => return,
+        };
+        match ptrace::syscall(pid, signal) {
+            // The others die with the one that was killed.
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(error) => panic!("thread {pid} can't go on: {error}"),
         }
+    }
+
+    fn handle_end(&mut self, pid: Pid, code: Option<i32>) {
+        self.ended |= Some(pid) == self.victim;
+        if pid == self.leader {
+            self.code = code;
+        }
+    }
+
+    /// Something but a call happened to a thread. Whether it is let go.
+    fn handle_event(&mut self, pid: Pid, event: c_int) -> bool {
+        match event {
+            libc::PTRACE_EVENT_EXEC if Some(pid) == self.victim => self.execs -= 1,
+            // It is new: a thread of somebody known, or a process.
+            libc::PTRACE_EVENT_STOP if is_process(pid) && pid != self.leader => {
+                if self.victim.is_none() || self.victim == Some(pid) {
+                    self.victim = Some(pid);
+                } else {
+                    return let_go(pid);
+                }
+            }
+            libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE
+                if self.victim != Some(self.leader) && pid == self.leader =>
+            {
+                let new = ptrace::getevent(pid).expect("it is stopped");
+                let new = Pid::from_raw(new.try_into().expect("a process number"));
+                if is_process(new) {
+                    self.victim = Some(new);
+                    return let_go(pid);
+                }
+            }
+            _ => {}
+        }
+        false
     }
 
     /// A thread is about to make a call, or has made one.
     fn handle_call(&mut self, pid: Pid) {
+        let Some(victim) = self.victim else { return };
         let dying = self.killed_before.is_some();
         if dying || self.execs > 0 || !is_entry(pid) {
             return;
@@ -126,8 +206,23 @@ impl Tracee {
             self.calls -= 1;
             return;
         }
-        kill(self.leader, Signal::SIGKILL).expect("it is there");
+        kill(victim, Signal::SIGKILL).expect("it is there");
         self.killed_before = Some(call.trim().to_owned());
+    }
+}
+
+/// Whether it is not just a thread of another.
+fn is_process(pid: Pid) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status
+        .lines()
+        .any(|line| line.strip_prefix("Tgid:").map(str::trim) == Some(&pid.to_string()))
+}
+
+fn let_go(pid: Pid) -> bool {
+    match ptrace::detach(pid, None) {
+        Ok(()) | Err(Errno::ESRCH) => true,
+        Err(error) => panic!("process {pid} can't be let go: {error}"),
     }
 }
 
@@ -141,13 +236,23 @@ fn is_harmless(call: &str) -> bool {
     let mut words = call.split_whitespace();
     let number: Option<c_long> = words.next().and_then(|word| word.parse().ok());
     let Some(number) = number else { return false };
-    if number == libc::SYS_openat {
-        let flags = words.nth(2).and_then(|word| word.strip_prefix("0x"));
+    if let Some(place) = open_flags(number) {
+        let flags = words.nth(place).and_then(|word| word.strip_prefix("0x"));
         let flags = flags.and_then(|hex| i64::from_str_radix(hex, 16).ok());
         let changing = i64::from(libc::O_CREAT | libc::O_TRUNC);
         return flags.is_some_and(|flags| flags & changing == 0);
     }
     HARMLESS.contains(&number) || HARMLESS_HERE.contains(&number)
+}
+
+/// Which argument says how a call opens a file, if it does.
+fn open_flags(number: c_long) -> Option<usize> {
+    match number {
+        libc::SYS_openat => Some(2),
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_open => Some(1),
+        _ => None,
+    }
 }
 
 /// They look, or change only what ends with the process: its memory, its signals, its sockets.
@@ -171,6 +276,8 @@ const HARMLESS: &[c_long] = &[
     libc::SYS_mprotect,
     libc::SYS_munmap,
     libc::SYS_newfstatat,
+    libc::SYS_pidfd_open,
+    libc::SYS_ppoll,
     libc::SYS_prctl,
     libc::SYS_pread64,
     libc::SYS_prlimit64,
@@ -198,4 +305,4 @@ const HARMLESS_HERE: &[c_long] = &[
     libc::SYS_readlink,
 ];
 #[cfg(not(target_arch = "x86_64"))]
-const HARMLESS_HERE: &[c_long] = &[libc::SYS_ppoll];
+const HARMLESS_HERE: &[c_long] = &[];

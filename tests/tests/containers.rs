@@ -6,10 +6,8 @@
 )]
 
 use std::path::PathBuf;
-use std::thread;
-use std::time::{Duration, Instant};
 
-use mydocker_tests::Host;
+use mydocker_tests::{Host, eventually};
 
 /// A host with a network, the busybox image, and what it looked like.
 fn host() -> Option<(Host, Vec<String>)> {
@@ -49,17 +47,6 @@ fn assert_quiet(host: &Host, before: &[String]) {
         went.is_empty() && came.is_empty(),
         "went: {went:#?}\ncame: {came:#?}"
     );
-}
-
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(
-            start.elapsed() < Duration::from_secs(20),
-            "{what}: not within 20 s"
-        );
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 const SERVE: &str = "httpd -f -p 80 -h /etc";
