@@ -2,7 +2,7 @@
 
 use std::{env, os::fd::OwnedFd, path::PathBuf, process::ExitCode};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use rustix::process::setsid;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2},
@@ -106,6 +106,9 @@ fn start(
     let mut locked = containers
         .lock(id)?
         .with_context(|| format!("no container {id}"))?;
+    if locked.record.torn_down {
+        bail!("the command is gone, and somebody has cleaned up after it");
+    }
     locked.record.supervisor = Process::current()?;
     locked.save()?;
     let mut made_dirs = MadeDirs::default();
