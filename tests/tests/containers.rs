@@ -166,9 +166,10 @@ fn a_container_whose_supervisor_was_killed_is_cleaned_by_the_next_command() {
     eventually("the container dies with it", || {
         !PathBuf::from(format!("/proc/{pid}")).exists()
     });
+    host.ok("run --rm -p 8080:80 --net testbridge busybox true");
+    assert_quiet(&host, &before);
     let ps = host.ok("ps -a");
     assert!(ps.contains("exited"), "{ps}");
-    assert_quiet(&host, &before);
     host.ok("rm orphan");
 }
 

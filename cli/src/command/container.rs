@@ -34,7 +34,9 @@ pub(super) fn run(app: &App, run: Run) -> Result<ExitCode, Failure> {
             .with_code(NOT_SET_UP)
             .with_hint("`mydocker network connect` plays the container's part on the model"));
     }
-    match container::run(&app.containers()?, spec, &attachment::make) {
+    let containers = app.containers()?;
+    tidy(&containers)?;
+    match container::run(&containers, spec, &attachment::make) {
         Ok(Started::Detached(id)) => {
             told(report::line(id));
             Ok(ExitCode::SUCCESS)
@@ -244,12 +246,7 @@ impl Row {
 
 pub(super) fn ps(app: &App, ps: &Ps) -> Result<(), Failure> {
     let containers = app.containers()?;
-    // One whose supervisor was killed is taken down before it is shown.
-    for tidied in container::tidy(&containers, &attachment::make)? {
-        if let Err(error) = tidied {
-            warn(format!("{error:#}"));
-        }
-    }
+    tidy(&containers)?;
     let listing = containers.list()?;
     listing.damaged.iter().for_each(warn);
     let shown = |record: &&Record| ps.all || record.status() != Status::Exited;
@@ -265,6 +262,17 @@ pub(super) fn ps(app: &App, ps: &Ps) -> Result<(), Failure> {
             ],
             &rows.iter().map(Row::cells).collect::<Vec<_>>(),
         )?,
+    }
+    Ok(())
+}
+
+/// Takes down those whose supervisor was killed: they are not shown as what they were, and their
+/// addresses and ports come back.
+fn tidy(containers: &Containers) -> Result<(), Failure> {
+    for tidied in container::tidy(containers, &attachment::make)? {
+        if let Err(error) = tidied {
+            warn(format!("{error:#}"));
+        }
     }
     Ok(())
 }
