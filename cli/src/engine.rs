@@ -212,10 +212,11 @@ impl<X: Executor> Engine<X> {
     /// # Errors
     /// The state or the kernel could not be read, or a definition can't be used.
     pub fn plan_rebuild(&mut self) -> Result<(Vec<Adoption>, Vec<Plan>), EngineError> {
+        // Held until the kernel was looked at, as for a repair.
         let (store, _) = Store::open_damaged(&self.roots, Access::Read, &self.options)?;
         self.check_definitions()?;
         let hearsay = store.hearsay()?;
-        let mut mind = Mind::of(store.into_parts().0);
+        let mut mind = Mind::of(store.state().clone());
         recover(&mut Willing, &mut mind)?;
         let (state, adopted) = self.adopt(&mind.state, &hearsay)?;
         Ok((adopted, self.imagine_repair(Mind::of(state))?))
@@ -277,7 +278,10 @@ impl<X: Executor> Engine<X> {
     /// # Errors
     /// The state or the kernel could not be read.
     pub fn plan_repair(&mut self) -> Result<Vec<Plan>, EngineError> {
-        let mind = self.imagine()?;
+        // Held until the kernel was looked at, or others would make it differ from what was read.
+        let store = Store::open_with(&self.roots, Access::Read, &self.options)?;
+        let mut mind = Mind::of(store.state().clone());
+        recover(&mut Willing, &mut mind)?;
         self.imagine_repair(mind)
     }
 
@@ -301,9 +305,11 @@ impl<X: Executor> Engine<X> {
             let drift = Vec::new();
             return Ok(Check { drift, damaged });
         }
-        let mut mind = Mind::of(store.into_parts().0);
+        let mut mind = Mind::of(store.state().clone());
         recover(&mut Willing, &mut mind)?;
         let (facts, observed) = look(&mut self.executor, &mind.state)?;
+        // Until here nobody made the kernel differ from what had been read.
+        drop(store);
         let drift = mind.state.drift(&facts, &observed);
         Ok(Check { drift, damaged })
     }

@@ -7,7 +7,7 @@ use std::process::Command;
 use mydocker_tests::tracer::{kill_before, kill_child_before};
 use mydocker_tests::{Attempt, Dock, eventually};
 
-const RUN: &str = "run -d --name c --net n -p 8080:80 busybox sleep 1000";
+const RUN: &str = "run -d --name web --net n -p 8080:80 busybox sleep 1000";
 
 /// Has `attempt` run a command with a death at each place, after `prepare`, until none happens.
 /// What comes next finds all well each time.
@@ -58,7 +58,7 @@ fn go_on(dock: &Dock, number: usize, context: &str) {
 
 /// Kills it, and waits until the container has died with it.
 fn kill_supervisor(dock: &Dock) {
-    let row = dock.row("c").expect("it runs");
+    let row = dock.row("web").expect("it runs");
     let pid = row["pid"].as_i64().expect("it runs");
     let parent = dock.host.sh(&format!("ps -o ppid= -p {pid}"));
     dock.host.sh(&format!("kill -9 {}", parent.trim()));
@@ -72,9 +72,9 @@ fn kill_supervisor(dock: &Dock) {
 
 #[track_caller]
 fn remove(dock: &Dock, context: &str) {
-    let output = dock.host.mydocker("rm -f c");
+    let output = dock.host.mydocker("rm -f web");
     let said = String::from_utf8_lossy(&output.stderr);
-    let absent = output.status.code() == Some(1) && said.contains("no container `c`");
+    let absent = output.status.code() == Some(1) && said.contains("no container `web`");
     assert!(output.status.success() || absent, "{context}: {output:?}");
 }
 
@@ -82,7 +82,7 @@ fn remove(dock: &Dock, context: &str) {
 #[track_caller]
 fn check_row(dock: &Dock, context: &str) {
     eventually(context, || {
-        let row = dock.row("c");
+        let row = dock.row("web");
         let attached = dock.host.ok("network list --format json").contains("8080");
         match row.as_ref().and_then(|row| row["status"].as_str()) {
             Some("running") => attached,
@@ -115,11 +115,11 @@ fn watching() {
 #[test]
 fn watching_to_the_end() {
     let Some(dock) = Dock::new() else { return };
-    let line = "run -d --rm --name c --net n -p 8080:80 busybox true";
+    let line = "run -d --rm --name web --net n -p 8080:80 busybox true";
     everywhere(&dock, &[], line, |command, number| {
         let attempt = kill_child_before(command, number, || ());
         dock.ps();
-        assert_eq!(dock.row("c"), None, "{attempt:?}");
+        assert_eq!(dock.row("web"), None, "{attempt:?}");
         attempt
     });
 }
@@ -128,7 +128,7 @@ fn watching_to_the_end() {
 #[test]
 fn removing_what_is_abandoned() {
     let Some(dock) = Dock::new() else { return };
-    abandoned(&dock, "rm -f c");
+    abandoned(&dock, "rm -f web");
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn abandoned(dock: &Dock, line: &str) {
 #[test]
 fn stopping() {
     let Some(dock) = Dock::new() else { return };
-    let stop = "stop -t 0 c";
+    let stop = "stop -t 0 web";
     everywhere(&dock, &[RUN], stop, |command, number| {
         kill_before(command, 1, number)
     });
@@ -157,8 +157,8 @@ fn stopping() {
 #[test]
 fn removing() {
     let Some(dock) = Dock::new() else { return };
-    let prepare = [RUN, "stop -t 0 c"];
-    everywhere(&dock, &prepare, "rm c", |command, number| {
+    let prepare = [RUN, "stop -t 0 web"];
+    everywhere(&dock, &prepare, "rm web", |command, number| {
         kill_before(command, 1, number)
     });
 }
@@ -166,7 +166,7 @@ fn removing() {
 #[test]
 fn removing_by_force() {
     let Some(dock) = Dock::new() else { return };
-    everywhere(&dock, &[RUN], "rm -f c", |command, number| {
+    everywhere(&dock, &[RUN], "rm -f web", |command, number| {
         kill_before(command, 1, number)
     });
 }
