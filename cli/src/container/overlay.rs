@@ -9,6 +9,7 @@ use std::{
         unix::{ffi::OsStrExt, fs::DirBuilderExt},
     },
     path::{Path, PathBuf},
+    thread,
 };
 
 use anyhow::Context;
@@ -19,6 +20,9 @@ use rustix::{
 };
 
 use crate::store::{make_dir, remove_tree};
+
+/// How often a path is tried that the kernel can't follow while others mount and rename.
+const OPENS_MAX: u32 = 1000;
 
 /// The directories `upper`, `work` and `merged` in `<root>/overlay2/ID`.
 #[derive(Clone, Debug)]
@@ -114,9 +118,12 @@ impl Overlay {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Ok(());
         };
-        let Err(Errno::NOENT) = self.open_inside(path, OFlags::empty()) else {
-            return Ok(());
-        };
+        match self.open_inside(path, OFlags::empty()) {
+            Err(Errno::NOENT) => {}
+            Err(Errno::AGAIN) => return Err(Errno::AGAIN).with_context(what),
+            // What else is wrong with it is told by whoever binds something over it.
+            Ok(_) | Err(_) => return Ok(()),
+        }
         let removed = match self.open_inside(parent, OFlags::DIRECTORY) {
             Ok(parent) => unlinkat(parent, name, AtFlags::empty()),
             Err(errno) => Err(errno),
@@ -130,13 +137,25 @@ impl Overlay {
     /// Opens a path as a process in the container would find it.
     fn open_inside(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let root = rustix::fs::open(self.merged(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        openat2(
-            root,
-            path,
-            flags | OFlags::PATH | OFlags::CLOEXEC,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT,
-        )
+        let open = || {
+            openat2(
+                &root,
+                path,
+                flags | OFlags::PATH | OFlags::CLOEXEC,
+                Mode::empty(),
+                ResolveFlags::IN_ROOT,
+            )
+        };
+        let mut opened = open();
+        for _ in 1..OPENS_MAX {
+            // At a `..` the kernel gives up when anything is mounted or renamed, anywhere on the host.
+            if opened.as_ref().err() != Some(&Errno::AGAIN) {
+                break;
+            }
+            thread::yield_now();
+            opened = open();
+        }
+        opened
     }
 }
 
@@ -181,6 +200,7 @@ fn escape(path: &Path) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use tempfile::TempDir;
 
@@ -225,6 +245,37 @@ mod tests {
         overlay.remove().unwrap();
         overlay.remove().unwrap();
         assert!(!dir.path().join("o").exists());
+    }
+
+    #[test]
+    fn a_dangling_link_goes_while_others_rename() {
+        let dir = TempDir::new().unwrap();
+        let overlay = Overlay::new(dir.path().join("o"));
+        let link = overlay.merged().join("etc/link");
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        let [one, two] = ["one", "two"].map(|name| dir.path().join(name));
+        fs::write(&one, "").unwrap();
+        let done = AtomicBool::new(false);
+        let renames = || {
+            while !done.load(Ordering::Relaxed) {
+                fs::rename(&one, &two).unwrap();
+                fs::rename(&two, &one).unwrap();
+            }
+        };
+        let drop_links = || {
+            (0..2000).all(|_| {
+                symlink("../".repeat(20) + "run/nothing", &link).unwrap();
+                let dropped = overlay.drop_dangling_link(Path::new("/etc/link"));
+                dropped.is_ok() && !link.is_symlink()
+            })
+        };
+        let gone = thread::scope(|scope| {
+            scope.spawn(renames);
+            let gone = drop_links();
+            done.store(true, Ordering::Relaxed);
+            gone
+        });
+        assert!(gone, "it was taken for a link to something");
     }
 
     #[test]
