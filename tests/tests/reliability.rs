@@ -1,5 +1,4 @@
 //! What RELIABILITY.md names as shown by tests is there.
-#![expect(clippy::unwrap_used, reason = "what helps a test is a test")]
 
 use std::path::Path;
 
