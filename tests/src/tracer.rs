@@ -199,7 +199,7 @@ impl Tracee {
         }
         let path = format!("/proc/{pid}/syscall");
         let call = std::fs::read_to_string(path).expect("it is stopped");
-        if is_harmless(&call) {
+        if is_harmless(pid, &call) {
             return;
         }
         if self.calls > 0 {
@@ -232,17 +232,39 @@ fn is_entry(pid: Pid) -> bool {
 }
 
 /// Whether nobody else can tell that the call was made. What is not known here is not harmless.
-fn is_harmless(call: &str) -> bool {
+fn is_harmless(pid: Pid, call: &str) -> bool {
     let mut words = call.split_whitespace();
     let number: Option<c_long> = words.next().and_then(|word| word.parse().ok());
     let Some(number) = number else { return false };
     if let Some(place) = open_flags(number) {
-        let flags = words.nth(place).and_then(|word| word.strip_prefix("0x"));
-        let flags = flags.and_then(|hex| i64::from_str_radix(hex, 16).ok());
-        let changing = i64::from(libc::O_CREAT | libc::O_TRUNC);
+        let flags = words.nth(place).and_then(hexadecimal);
+        let changing = u64::from((libc::O_CREAT | libc::O_TRUNC).cast_unsigned());
         return flags.is_some_and(|flags| flags & changing == 0);
     }
+    if number == libc::SYS_sendto {
+        let mut arguments = words.skip(1).map(hexadecimal);
+        let (at, bytes) = (arguments.next().flatten(), arguments.next().flatten());
+        return at
+            .zip(bytes)
+            .is_some_and(|(at, bytes)| is_dump(pid, at, bytes));
+    }
     HARMLESS.contains(&number) || HARMLESS_HERE.contains(&number)
+}
+
+fn hexadecimal(word: &str) -> Option<u64> {
+    u64::from_str_radix(word.strip_prefix("0x")?, 16).ok()
+}
+
+/// Whether so many bytes at a place of a process are one netlink message that asks for a list
+/// (`struct nlmsghdr`, linux/netlink.h: length, type, flags).
+fn is_dump(pid: Pid, at: u64, bytes: u64) -> bool {
+    let Ok(word) = ptrace::read(pid, at as ptrace::AddressType) else {
+        return false;
+    };
+    let [a, b, c, d, _, _, low, high] = word.to_ne_bytes();
+    let flags = i32::from(u16::from_ne_bytes([low, high]));
+    let asks = flags & (libc::NLM_F_DUMP | libc::NLM_F_CREATE) == libc::NLM_F_DUMP;
+    asks && u64::from(u32::from_ne_bytes([a, b, c, d])) == bytes
 }
 
 /// Which argument says how a call opens a file, if it does.
@@ -291,6 +313,7 @@ const HARMLESS: &[c_long] = &[
     libc::SYS_sched_getaffinity,
     libc::SYS_set_robust_list,
     libc::SYS_set_tid_address,
+    libc::SYS_setns,
     libc::SYS_setsockopt,
     libc::SYS_sigaltstack,
     libc::SYS_socket,
