@@ -28,7 +28,7 @@ docs: ## API documentation, and the examples in it
 
 unit: deps build image ## Unit, property, golden and namespace tests
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-	  $(CARGO) nextest run --config-file .ci/nextest.toml --workspace --locked; \
+	  $(CARGO) nextest run --workspace --locked; \
 	else $(CARGO) test --workspace --lib --bins --tests --locked; fi
 
 fuzz: fuzzer ## Fuzz every target for SECONDS each
