@@ -11,9 +11,9 @@ pub use error::EngineError;
 use std::collections::BTreeSet;
 
 use mydocker_core::{
-    Adoption, Drift, EndpointId, Entry, ErrorKind, Executor, Facts, Failure, Footprint, Hearsay,
-    Link, LinkName, Netns, Object, OnFailure, Op, OpError, Outcome, Plan, Protocol, Recorder,
-    Rejection, Request, State, Step, Transaction, Up, drive,
+    Adoption, Change, Drift, EndpointId, Entry, ErrorKind, Executor, Facts, Failure, Footprint,
+    Hearsay, Link, LinkName, Netns, Object, OnFailure, Op, OpError, Outcome, Plan, Protocol,
+    Recorder, Rejection, Request, State, Step, Transaction, Up, drive,
 };
 
 use crate::store::{Access, Options, Roots, Store, StoreError};
@@ -68,6 +68,9 @@ pub struct Check {
     pub drift: Vec<Drift>,
     /// On disk: definitions that can't be used, or the run state, without which there is no drift.
     pub damaged: Vec<StoreError>,
+    /// A process died before it had done this: the next command that changes something finishes it or
+    /// takes it back. Until then it is part of the drift.
+    pub interrupted: Option<Change>,
 }
 
 impl View {
@@ -302,16 +305,24 @@ impl<X: Executor> Engine<X> {
         let mut damaged = Store::examine(&self.roots)?;
         if let Some(damage) = damage {
             damaged.insert(0, damage);
-            let drift = Vec::new();
-            return Ok(Check { drift, damaged });
+            return Ok(Check {
+                drift: Vec::new(),
+                damaged,
+                interrupted: None,
+            });
         }
         let mut mind = Mind::of(store.state().clone());
+        let interrupted = mind.state.pending().map(|plan| plan.change.clone());
         recover(&mut Willing, &mut mind)?;
         let (facts, observed) = look(&mut self.executor, &mind.state)?;
         // Until here nobody made the kernel differ from what had been read.
         drop(store);
         let drift = mind.state.drift(&facts, &observed);
-        Ok(Check { drift, damaged })
+        Ok(Check {
+            drift,
+            damaged,
+            interrupted,
+        })
     }
 
     /// The state as it is now. Makes no file, and waits for a writer to end.

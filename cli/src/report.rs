@@ -142,6 +142,7 @@ impl<'s> UsageView<'s> {
 pub(crate) struct CheckView<'c> {
     drift: Vec<DriftView<'c>>,
     damaged: Vec<String>,
+    interrupted: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -161,6 +162,7 @@ impl<'c> CheckView<'c> {
         Self {
             drift: check.drift.iter().map(view).collect(),
             damaged: check.damaged.iter().map(ToString::to_string).collect(),
+            interrupted: check.interrupted.as_ref().map(change),
         }
     }
 }
@@ -206,7 +208,7 @@ pub(crate) fn event_row(number: usize, event: &Event) -> Vec<String> {
 }
 
 /// What a plan does to the state, in words.
-fn change(change: &Change) -> String {
+pub(crate) fn change(change: &Change) -> String {
     match change {
         Change::NetworkAdded(network) => format!("network {} added", network.name),
         Change::NetworkRemoved(name) => format!("network {name} removed"),

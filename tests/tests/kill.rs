@@ -121,6 +121,32 @@ fn repairing() {
     busy.end();
 }
 
+/// Until then, `check` says what it was.
+#[test]
+fn what_a_dead_process_left_is_told() {
+    let Some(busy) = Busy::new() else { return };
+    busy.host.ok(DISCONNECT);
+    let connect = busy.host.mydocker_command(&busy.connect);
+    let told = (0..).find_map(|number| {
+        assert!(
+            kill_before(&connect, 1, number).met.is_some(),
+            "it was never begun"
+        );
+        let output = busy.host.mydocker("network check");
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code() == Some(4)).then_some(told)
+    });
+    let told = told.unwrap();
+    assert!(
+        told.contains("a process died before this was done: web on n attached"),
+        "{told}"
+    );
+    busy.host.ok("network repair");
+    assert_eq!(busy.host.ok("network check"), "");
+    busy.host.ok(&busy.connect);
+    busy.end();
+}
+
 /// Who comes after dies as well, before each of its calls, and a third one finds all well.
 #[test]
 fn undoing_what_a_dead_process_added() {

@@ -17,21 +17,32 @@ pub(super) fn check(app: &App, check: &Check) -> Result<(), Failure> {
             for damage in &found.damaged {
                 report::line(damage)?;
             }
+            if let Some(change) = &found.interrupted {
+                let change = report::change(change);
+                report::line(format!("a process died before this was done: {change}"))?;
+            }
             for drift in &found.drift {
                 report::line(drift)?;
             }
         }
     }
-    match found.damaged.len() + found.drift.len() {
+    let interrupted = usize::from(found.interrupted.is_some());
+    match found.damaged.len() + interrupted + found.drift.len() {
         0 => Ok(()),
         many => {
             let wrong = format!("{many} things are not as they should be");
             let failure = Failure::refused(wrong).with_code(4);
-            // What is wrong with a file says itself what to do about it.
-            let hint = "`mydocker network repair --dry-run` shows what would be done about them";
-            Err(match found.drift.len() {
-                0 => failure,
-                _ => failure.with_hint(hint),
+            Err(if interrupted > 0 {
+                failure.with_hint(
+                    "the next command that changes something finishes that, or takes it back",
+                )
+            } else if found.drift.is_empty() {
+                // What is wrong with a file says itself what to do about it.
+                failure
+            } else {
+                failure.with_hint(
+                    "`mydocker network repair --dry-run` shows what would be done about them",
+                )
             })
         }
     }
