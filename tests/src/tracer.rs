@@ -16,8 +16,9 @@ use crate::Attempt;
 const LAUNCHER: &str = r#"kill -STOP $$; exec "$@""#;
 
 /// Runs `command`, and ends it with SIGKILL, all threads of it, before the call of that number,
-/// the first being 0; it has then met with a line of `/proc/PID/syscall`. Calls count that may have an effect outside the process, from the program
-/// that `command` becomes by `execs` more calls of `execve`. Processes that it starts go their way.
+/// the first being 0; it has then met with a line of `/proc/PID/syscall`. Calls count that may have
+/// an effect outside the process, from the program that `command` becomes by `execs` more calls of
+/// `execve`. Processes that it starts go their way.
 ///
 /// To die before the others would be to die before the next one that counts, and to die after a
 /// call is to die before the next: this is every place where a process could end.
