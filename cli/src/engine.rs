@@ -3,17 +3,19 @@
 mod dead;
 mod error;
 pub(crate) mod mind;
+mod rebuild;
 #[cfg(test)]
 mod tests;
 
 pub use error::EngineError;
+pub use rebuild::Rebuilt;
 
 use std::collections::BTreeSet;
 
 use mydocker_core::{
-    Adoption, Change, Drift, EndpointId, Entry, ErrorKind, Executor, Facts, Failure, Footprint,
-    Hearsay, Link, LinkName, Netns, Object, OnFailure, Op, OpError, Outcome, Plan, Protocol,
-    Recorder, Rejection, Request, State, Step, Transaction, Up, drive,
+    Change, Drift, EndpointId, Entry, ErrorKind, Executor, Facts, Failure, Footprint, Netns,
+    Object, OnFailure, Op, OpError, Outcome, Plan, Protocol, Recorder, Rejection, Request, State,
+    Step, Transaction, drive,
 };
 
 use crate::store::{Access, Options, Roots, Store, StoreError};
@@ -41,15 +43,6 @@ pub struct Done {
     pub buried: Vec<Plan>,
     /// Why the history misses some of it; nothing else depends on that.
     pub forgotten: Option<StoreError>,
-}
-
-/// A state that was read off the kernel.
-#[derive(Debug)]
-pub struct Rebuilt {
-    /// What there was in the kernel that nobody had on record.
-    pub adopted: Vec<Adoption>,
-    /// The repair that followed.
-    pub done: Done,
 }
 
 /// The state at one moment, and the definitions that could not be read.
@@ -187,65 +180,6 @@ impl<X: Executor> Engine<X> {
         let buried = self.bury(&mut store, dead)?;
         let plan = repair_plan(&mut self.executor, store.state())?;
         self.finish(&mut store, plan, recovered, buried)
-    }
-
-    /// Reads off the kernel whose networks and endpoints are there that nobody has on record, whether
-    /// the run state is damaged, gone or sound, and then [`repair`](Self::repair)s. The files that it
-    /// takes the place of are kept beside it.
-    ///
-    /// # Errors
-    /// It was not done; a definition that can't be used stands in the way, for its containers would
-    /// be cut off. [`EngineError::exit_code`] says what the kernel holds.
-    pub fn rebuild(&mut self) -> Result<Rebuilt, EngineError> {
-        let (mut store, damage) = Store::open_damaged(&self.roots, Access::Write, &self.options)?;
-        self.check_definitions()?;
-        let recovered = match damage {
-            Some(_) => Vec::new(),
-            None => recover(&mut self.executor, &mut store)
-                .map_err(|error| EngineError::Interrupted { error, again: None })?,
-        };
-        let (state, adopted) = self.adopt(store.state(), &store.hearsay()?)?;
-        store.rebuild(&state)?;
-        let done = self.repair_store(store, recovered)?;
-        Ok(Rebuilt { adopted, done })
-    }
-
-    /// What [`rebuild`](Self::rebuild) would do. Writes nothing and makes no file.
-    ///
-    /// # Errors
-    /// The state or the kernel could not be read, or a definition can't be used.
-    pub fn plan_rebuild(&mut self) -> Result<(Vec<Adoption>, Vec<Plan>), EngineError> {
-        // Held until the kernel was looked at, as for a repair.
-        let (store, _) = Store::open_damaged(&self.roots, Access::Read, &self.options)?;
-        self.check_definitions()?;
-        let hearsay = store.hearsay()?;
-        let mut mind = Mind::of(store.state().clone());
-        recover(&mut Willing, &mut mind)?;
-        let (state, adopted) = self.adopt(&mind.state, &hearsay)?;
-        Ok((adopted, self.imagine_repair(Mind::of(state))?))
-    }
-
-    /// That no network is missing because its definition can't be used.
-    fn check_definitions(&self) -> Result<(), EngineError> {
-        let damaged = Store::examine(&self.roots)?.into_iter().next();
-        damaged.map_or(Ok(()), |error| Err(error.into()))
-    }
-
-    fn adopt(
-        &mut self,
-        state: &State,
-        hearsay: &Hearsay,
-    ) -> Result<(State, Vec<Adoption>), EngineError> {
-        self.executor.attend(state);
-        let mut places = self.executor.namespaces().map_err(EngineError::Host)?;
-        places.extend(hearsay.netns().cloned());
-        let inside = |netns| Up {
-            link: Link::sandbox(netns, LinkName::LOOPBACK),
-        };
-        let mut wanted = state.footprint();
-        wanted.extend(places.into_iter().map(inside).map(Object::Up));
-        let observed = self.executor.observe(&wanted).map_err(EngineError::Host)?;
-        Ok(state.adopt(hearsay, &observed))
     }
 
     /// What [`apply`](Self::apply) would do. Writes nothing and makes no file, and needs no more

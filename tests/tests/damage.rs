@@ -100,7 +100,7 @@ impl Site {
     /// Removes the files that a rebuild keeps for whoever wants to know what happened.
     fn forget_damage(&self) {
         for (file, _) in self.files() {
-            fs::remove_file(file.with_extension("damaged")).ok();
+            fs::remove_file(file.with_extension("old")).ok();
         }
     }
 }
@@ -153,7 +153,7 @@ fn what_is_damaged_is_refused_and_rebuilt() {
             host.ok(REBUILD);
             assert_eq!(site.networks(), networks, "{}: {word}", file.display());
             assert_eq!(host.ok("network check"), "");
-            assert_eq!(fs::read(file.with_extension("damaged")).unwrap(), bytes);
+            assert_eq!(fs::read(file.with_extension("old")).unwrap(), bytes);
             site.assert_reached();
         }
     }

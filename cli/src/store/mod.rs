@@ -167,7 +167,7 @@ impl Store {
     }
 
     /// Puts down a state that was not read from the files, and begins anew with it. They are kept
-    /// beside their successors, as `state.damaged` and `journal.damaged`.
+    /// beside their successors, as `state.old` and `journal.old`.
     ///
     /// # Errors
     /// It was not put down, or can't be read again. The files are as before, or the new ones.

@@ -129,7 +129,7 @@ impl Run {
     pub(super) fn set_aside(dir: &Dir) -> Result<(), StoreError> {
         for name in [SNAPSHOT, journal::NAME] {
             if let Some(bytes) = dir.read(name)? {
-                dir.replace(&format!("{name}.damaged"), &bytes, Durability::Kernel)?;
+                dir.replace(&format!("{name}.old"), &bytes, Durability::Kernel)?;
             }
         }
         Ok(())
