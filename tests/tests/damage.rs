@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use mydocker_tests::tracer::kill_before;
-use mydocker_tests::{Call, Host};
+use mydocker_tests::{Call, Dock, Host};
 
 const REBUILD: &str = "network repair --rebuild-from-kernel";
 
@@ -160,6 +160,32 @@ fn what_is_damaged_is_refused_and_rebuilt() {
     site.forget_damage();
     host.assert_as(&kernel);
     site.end(&CONTAINERS);
+}
+
+/// Containers are shown, and run without a network; those on one are taken down as far as that goes.
+#[test]
+fn what_needs_no_network_goes_on() {
+    let Some(dock) = Dock::new() else { return };
+    let host = &dock.host;
+    host.ok("run -d --name web --net n -p 8080:80 busybox sleep 1000");
+    let journal = host.dir().join("run/network/journal");
+    fs::write(&journal, "torn").unwrap();
+    assert!(host.ok("ps").contains("running"));
+    host.ok("logs web");
+    host.ok("run --rm --net none busybox true");
+    let said = host.fails(1, "stop -t 0 web");
+    let path = journal.display().to_string();
+    assert!(
+        said.contains(&path) && said.contains("--rebuild-from-kernel"),
+        "{said}"
+    );
+    assert!(host.ok("ps -a").contains("exited"));
+    host.ok(REBUILD);
+    host.ok("rm web");
+    for file in ["state.old", "journal.old"] {
+        fs::remove_file(journal.with_file_name(file)).unwrap();
+    }
+    dock.check_empty("in the end");
 }
 
 /// Two hosts whose directories were mixed up.
