@@ -66,6 +66,7 @@ install: release ## Install it to PREFIX/bin (default /usr/local)
 
 bench: deps release ## Attach and detach as whole processes, beside what the kernel alone takes
 	$(STATIC) $(CARGO) build --release --locked --target $(HOST) -p mydocker-tests --examples
+	target/$(HOST)/release/examples/state
 	target/$(HOST)/release/examples/attach $(PARKED) $(ROUNDS) target/bench
 
 clean:

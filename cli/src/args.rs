@@ -20,7 +20,7 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "DIR", env = "MYDOCKER_ROOT", help_heading = GLOBAL)]
     #[arg(default_value = "/var/lib/mydocker")]
     pub(crate) root: PathBuf,
-    /// Where endpoints, leases and the journal are kept: a directory that a reboot clears
+    /// Where endpoints and leases are kept: a directory that a reboot clears
     #[arg(long, global = true, value_name = "DIR", env = "MYDOCKER_RUN_ROOT", help_heading = GLOBAL)]
     #[arg(default_value = "/run/mydocker")]
     pub(crate) run_root: PathBuf,

@@ -13,9 +13,9 @@ pub use rebuild::Rebuilt;
 use std::collections::BTreeSet;
 
 use mydocker_core::{
-    Change, Drift, EndpointId, Entry, ErrorKind, Executor, Facts, Failure, Footprint, Netns,
-    Object, OnFailure, Op, OpError, Outcome, Plan, Protocol, Recorder, Rejection, Request, State,
-    Step, Transaction, drive,
+    Change, ContainerName, Drift, EndpointId, Entry, ErrorKind, Executor, Facts, Failure,
+    Footprint, Netns, Object, OnFailure, Op, OpError, Outcome, Plan, Protocol, Recorder, Rejection,
+    Request, State, Step, Transaction, drive,
 };
 
 use crate::store::{Access, Options, Roots, Store, StoreError};
@@ -105,9 +105,14 @@ impl<X: Executor> Engine<X> {
     /// # Errors
     /// It was not carried out; [`EngineError::exit_code`] says what the kernel holds.
     pub fn apply(&mut self, request: &Request) -> Result<Done, EngineError> {
-        let (mut store, recovered) = self.begin()?;
-        let plan = |engine: &mut Self, store: &mut Store| engine.plan_now(store.state(), request);
-        let (buried, plan) = self.plan_past_dead(&mut store, request, Self::bury, plan)?;
+        let store = Store::open_for(&self.roots, request, &self.options)?;
+        let (mut store, recovered) = self.recover(store)?;
+        let (buried, plan) = self.plan_past_dead(
+            &mut store,
+            request,
+            |engine, store, dead| engine.bury(store, dead),
+            |engine, store| engine.plan_past_rivals(store, request),
+        )?;
         self.finish(&mut store, plan, recovered, buried)
     }
 
@@ -119,19 +124,41 @@ impl<X: Executor> Engine<X> {
         request: &Request,
         bury: impl Fn(&mut Self, &mut M, Vec<EndpointId>) -> Result<Vec<Plan>, EngineError>,
         plan: impl Fn(&mut Self, &mut M) -> Result<Plan, EngineError>,
-    ) -> Result<(Vec<Plan>, Plan), EngineError> {
-        let dead = dead::find(&mut self.executor, memory.state(), request, dead::LOOKS_MAX);
+    ) -> Result<(Vec<Plan>, Plan), EngineError>
+    where
+        EngineError: From<M::Error>,
+    {
+        let dead = dead::find(&mut self.executor, memory, request, dead::LOOKS_MAX)?;
         let mut buried = bury(self, memory, dead)?;
         match plan(self, memory) {
-            Err(EngineError::Rejected(rejection)) => {
-                let dead = dead::find(&mut self.executor, memory.state(), request, usize::MAX);
-                if dead.is_empty() {
-                    return Err(rejection.into());
-                }
+            Err(EngineError::Rejected(_)) => {
+                memory.complete()?;
+                let dead = dead::find(&mut self.executor, memory, request, usize::MAX)?;
                 buried.extend(bury(self, memory, dead)?);
+                // Refused again, perhaps, and with all the reasons known.
                 Ok((buried, plan(self, memory)?))
             }
             planned => Ok((buried, planned?)),
+        }
+    }
+
+    /// Plans with what is known of the state, and anew for as long as that gets in the way of somebody
+    /// who was not known.
+    fn plan_past_rivals(
+        &mut self,
+        store: &mut Store,
+        request: &Request,
+    ) -> Result<Plan, EngineError> {
+        let mut rounds = 0;
+        loop {
+            let plan = self.plan_now(store.state(), request)?;
+            if !store.recall_rivals(&plan)? {
+                return Ok(plan);
+            }
+            rounds += 1;
+            if rounds == RIVALS_ROUNDS_MAX {
+                store.complete()?;
+            }
         }
     }
 
@@ -308,7 +335,11 @@ impl<X: Executor> Engine<X> {
     }
 
     fn begin(&mut self) -> Result<(Store, Vec<Outcome>), EngineError> {
-        let mut store = Store::open_with(&self.roots, Access::Write, &self.options)?;
+        let store = Store::open_with(&self.roots, Access::Write, &self.options)?;
+        self.recover(store)
+    }
+
+    fn recover(&mut self, mut store: Store) -> Result<(Store, Vec<Outcome>), EngineError> {
         let recovered = recover(&mut self.executor, &mut store)
             .map_err(|error| EngineError::Interrupted { error, again: None })?;
         Ok((store, recovered))
@@ -437,14 +468,47 @@ fn look(executor: &mut impl Executor, state: &State) -> Result<(Facts, Footprint
     Ok((facts, observed))
 }
 
-/// Who remembers a state and takes entries into it.
+/// How often a plan is made anew around somebody who was not known, before everybody is: on a network
+/// that is nearly full there may be many.
+const RIVALS_ROUNDS_MAX: usize = 4;
+
+/// Who remembers a state, all of it or what one request names, and takes entries into it.
 trait Memory: Recorder {
     fn state(&self) -> &State;
+
+    /// As [`State::sandboxes_after`].
+    fn sandboxes_after(
+        &self,
+        netns: &Netns,
+        most: usize,
+    ) -> Result<Vec<(Netns, ContainerName)>, Self::Error>;
+
+    /// Makes all endpoints of a container part of the state.
+    fn recall(&mut self, container: &ContainerName) -> Result<(), Self::Error>;
+
+    /// Makes everything part of it.
+    fn complete(&mut self) -> Result<(), Self::Error>;
 }
 
 impl Memory for Store {
     fn state(&self) -> &State {
         Self::state(self)
+    }
+
+    fn sandboxes_after(
+        &self,
+        netns: &Netns,
+        most: usize,
+    ) -> Result<Vec<(Netns, ContainerName)>, StoreError> {
+        Self::sandboxes_after(self, netns, most)
+    }
+
+    fn recall(&mut self, container: &ContainerName) -> Result<(), StoreError> {
+        Self::recall(self, container)
+    }
+
+    fn complete(&mut self) -> Result<(), StoreError> {
+        Self::complete(self)
     }
 }
 

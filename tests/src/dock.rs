@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(5);
 const CGROUPS: &str = "/sys/fs/cgroup";
 /// What is there for good, or tells nothing.
-const KEPT: [&str; 5] = ["lock", "state", "journal", "history.log", "history.log.1"];
+const KEPT: [&str; 5] = ["lock", "state", "plan", "history.log", "history.log.1"];
 
 /// A host with the busybox image, a network `n`, and mounts of its own, which nobody else sees and
 /// which end with the test.

@@ -285,13 +285,13 @@ impl Drop for Host {
     }
 }
 
-/// Our files, apart from the lock and an empty journal, which outlive the last network.
+/// Our files, apart from the lock and those of an empty state, which outlive the last network.
 fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         if path.is_dir() {
             files_below(&path, found);
-        } else if !["lock", "state", "journal", "history.log"]
+        } else if !["lock", "state", "plan", "history.log"]
             .iter()
             .any(|own| path.ends_with(own))
         {

@@ -2,6 +2,7 @@
 
 mod dock;
 mod host;
+mod idle;
 pub mod listing;
 pub mod requests;
 mod scenario;
@@ -13,6 +14,7 @@ mod world;
 
 pub use dock::{Dock, eventually};
 pub use host::{Host, binary, is_root};
+pub use idle::Idle;
 pub use scenario::{Scenario, Step};
 pub use site::{Dual, Site};
 pub use traffic::{Answer, Call, Question, Server, Transport, icmpv6, sctp};

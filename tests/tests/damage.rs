@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mydocker_tests::tracer::kill_before;
 use mydocker_tests::{Call, Dock, Host};
@@ -39,11 +39,11 @@ impl Site {
         self.host.dir().join("run/network").join(name)
     }
 
-    /// The two files of the run state, and what they hold.
+    /// The two files of the run state, and what they hold: nothing, between a rebuild's steps.
     fn files(&self) -> [(PathBuf, Vec<u8>); 2] {
-        ["state", "journal"].map(|name| {
+        ["state", "plan"].map(|name| {
             let file = self.file(name);
-            let bytes = fs::read(&file).unwrap();
+            let bytes = fs::read(&file).unwrap_or_default();
             (file, bytes)
         })
     }
@@ -108,18 +108,28 @@ impl Site {
 const CONTAINERS: [(&str, &str); 3] = [("front", "web"), ("back", "web"), ("back", "db")];
 
 /// Ways to damage a file; each with a word that its error has.
-fn damages(whole: &[u8]) -> Vec<(Vec<u8>, &'static str)> {
+fn damages(file: &Path, whole: &[u8]) -> Vec<(Vec<u8>, &'static str)> {
+    let tables = file.ends_with("state");
     let mut flipped = whole.to_vec();
-    flipped[whole.len() / 2] ^= 4;
+    // In what every command reads.
+    flipped[if tables { 5000 } else { 20 }] ^= 4;
     let mut newer = whole.to_vec();
-    let header = br#"{"format":9,"new":"fields"}"#;
-    newer.splice(.., record(header));
-    vec![
+    newer.splice(.., record(br#"{"format":9,"new":"fields"}"#));
+    let says = if tables {
+        "has format 9"
+    } else {
+        "missing field"
+    };
+    let mut damages = vec![
         (whole[..7].to_vec(), "cut short"),
         (flipped, "checksum"),
         (b"#!/bin/sh\necho not ours\n".to_vec(), "checksum"),
-        (newer, "has format 9"),
-    ]
+        (newer, says),
+    ];
+    if tables {
+        damages.push((whole[..9000].to_vec(), "cut short"));
+    }
+    damages
 }
 
 /// A record as the store writes it.
@@ -138,7 +148,7 @@ fn what_is_damaged_is_refused_and_rebuilt() {
     let (networks, kernel) = (site.networks(), host.snapshot());
     let whole = site.files();
     for (file, bytes) in &whole {
-        for (bytes, word) in damages(bytes) {
+        for (bytes, word) in damages(file, bytes) {
             site.put(&whole);
             fs::write(file, &bytes).unwrap();
             site.assert_refused(&format!("{}", file.display()), word);
@@ -168,13 +178,13 @@ fn what_needs_no_network_goes_on() {
     let Some(dock) = Dock::new() else { return };
     let host = &dock.host;
     host.ok("run -d --name web --net n -p 8080:80 busybox sleep 1000");
-    let journal = host.dir().join("run/network/journal");
-    fs::write(&journal, "torn").unwrap();
+    let plan = host.dir().join("run/network/plan");
+    fs::write(&plan, "torn").unwrap();
     assert!(host.ok("ps").contains("running"));
     host.ok("logs web");
     host.ok("run --rm --net none busybox true");
     let said = host.fails(1, "stop -t 0 web");
-    let path = journal.display().to_string();
+    let path = plan.display().to_string();
     assert!(
         said.contains(&path) && said.contains("--rebuild-from-kernel"),
         "{said}"
@@ -182,8 +192,8 @@ fn what_needs_no_network_goes_on() {
     assert!(host.ok("ps -a").contains("exited"));
     host.ok(REBUILD);
     host.ok("rm web");
-    for file in ["state.old", "journal.old"] {
-        fs::remove_file(journal.with_file_name(file)).unwrap();
+    for file in ["state.old", "plan.old"] {
+        fs::remove_file(plan.with_file_name(file)).unwrap();
     }
     dock.check_empty("in the end");
 }
@@ -196,7 +206,7 @@ fn what_belongs_to_another_host_is_refused_and_rebuilt() {
     };
     let (host, networks) = (&site.host, site.networks());
     other.ok("network create elsewhere");
-    for name in ["state", "journal"] {
+    for name in ["state", "plan"] {
         fs::copy(other.dir().join("run/network").join(name), site.file(name)).unwrap();
     }
     let said = host.fails(1, "network list");
@@ -274,9 +284,9 @@ fn a_definition_that_is_damaged_stands_in_the_way() {
     let Some(site) = Site::new() else { return };
     let host = &site.host;
     let definition = host.dir().join("lib/network/front.json");
-    let (whole, journal) = (fs::read(&definition).unwrap(), site.file("journal"));
+    let (whole, plan) = (fs::read(&definition).unwrap(), site.file("plan"));
     fs::write(&definition, "{").unwrap();
-    fs::write(&journal, "").unwrap();
+    fs::write(&plan, "torn").unwrap();
     let said = host.fails(1, REBUILD);
     assert!(said.contains("front.json"), "{said}");
     // Moved away, it is what the history says.

@@ -16,7 +16,7 @@ use nix::sched::{CloneFlags, unshare};
 const PAGE: u64 = 4096;
 
 /// The calls that a full disk refuses; those with a question mark not every machine has.
-const WRITES: &str = "write,pwrite64,fsync,?mkdir,mkdirat,?rename,renameat";
+const WRITES: &str = "write,pwrite64,fallocate,fsync,?mkdir,mkdirat,?rename,renameat";
 /// The calls that a signal interrupts in what mydocker does once it is loaded.
 const INTERRUPTIBLE: &str = "write,pwrite64,fsync,sendto,recvfrom,?poll,ppoll";
 
@@ -47,7 +47,7 @@ fn attempt(calls: &[String], output: &Output) -> Attempt {
 
 /// All files of the network's state.
 fn files(host: &Host) -> Vec<PathBuf> {
-    let run = ["", ".new", "journal", "lock", "state"].map(|name| format!("run/network/{name}"));
+    let run = ["", ".new", "lock", "plan", "state"].map(|name| format!("run/network/{name}"));
     let lib = ["", ".new", "n.json"].map(|name| format!("lib/network/{name}"));
     let roots = ["lib", "run"].map(str::to_owned);
     let paths = run.iter().chain(&lib).chain(&roots);
@@ -183,7 +183,7 @@ fn on_small_disks(test: impl FnOnce(&Host) + Send) {
         mount(none, "/", none, private, none).unwrap();
         for root in roots(&host) {
             std::fs::create_dir(&root).unwrap();
-            let small = Some("size=64k,nr_inodes=40,mode=700");
+            let small = Some("size=4m,nr_inodes=60,mode=700");
             mount(none, &root, Some("tmpfs"), MsFlags::empty(), small).unwrap();
         }
         test(&host);

@@ -4,34 +4,50 @@ use mydocker_core::{Endpoint, EndpointId, Executor, Facts, Plan, Request, State,
 
 use super::{Memory, run};
 
-/// Endpoints that one command looks at, beyond those in its way: some 3 µs each, which an attach has
+/// Namespaces that one command looks at, beyond those in its way: some 3 µs each, which an attach has
 /// to spare. Whoever is dead among more is found by a later command, or once in the way.
 pub(super) const LOOKS_MAX: usize = 8;
 
 /// The endpoints whose namespaces are gone, of at most `looks`: those that follow the one that the
-/// request names, so that commands about others look at others. What a request is itself to take
+/// request is about, so that commands about others look at others. What a request is itself to take
 /// away or change is its own business.
-pub(super) fn find(
+pub(super) fn find<M: Memory>(
     executor: &mut impl Executor,
-    state: &State,
+    memory: &mut M,
     request: &Request,
     looks: usize,
-) -> Vec<EndpointId> {
+) -> Result<Vec<EndpointId>, M::Error> {
+    let state = memory.state();
     let is_dead = |endpoint: &&Endpoint| !executor.is_alive(&endpoint.netns);
     let ids = |dead: &mut dyn Iterator<Item = &Endpoint>| dead.map(|e| e.id.clone()).collect();
-    match request {
-        Request::CreateNetwork(_) => ids(&mut state.endpoints().take(looks).filter(is_dead)),
+    let (netns, own) = match request {
+        Request::CreateNetwork(_) => {
+            return Ok(ids(&mut state.endpoints().take(looks).filter(is_dead)));
+        }
         Request::RemoveNetwork(name) => {
-            ids(&mut state.endpoints_of(name).take(looks).filter(is_dead))
+            return Ok(ids(&mut state
+                .endpoints_of(name)
+                .take(looks)
+                .filter(is_dead)));
         }
-        Request::Attach(spec) => {
-            ids(&mut state.endpoints_from(&spec.id()).take(looks).filter(is_dead))
-        }
+        Request::Attach(spec) => (spec.netns.clone(), None),
         Request::Detach(id) | Request::Publish { id, .. } | Request::Unpublish { id, .. } => {
-            let others = state.endpoints_from(id).filter(|other| other.id != *id);
-            ids(&mut others.take(looks).filter(is_dead))
+            match state.endpoint(id) {
+                Some(endpoint) => (endpoint.netns.clone(), Some(id)),
+                None => return Ok(Vec::new()),
+            }
         }
+    };
+    let mut dead = memory.sandboxes_after(&netns, looks)?;
+    dead.retain(|(netns, _)| !executor.is_alive(netns));
+    let mut found = Vec::new();
+    for (_, container) in dead {
+        memory.recall(&container)?;
+        let joined = memory.state().joined(&container);
+        let others = joined.filter(|endpoint| Some(&endpoint.id) != own);
+        found.extend(others.map(|endpoint| endpoint.id.clone()));
     }
+    Ok(found)
 }
 
 /// All endpoints whose namespaces are gone.

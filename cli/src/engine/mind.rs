@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use mydocker_core::{
-    Damage, Entry, Executor, Facts, Family, Footprint, Listener, Netns, Object, Op, OpError,
-    OpResult, PortBinding, Recorder, State,
+    ContainerName, Damage, Entry, Executor, Facts, Family, Footprint, Listener, Netns, Object, Op,
+    OpError, OpResult, PortBinding, Recorder, State,
 };
 
 use super::Memory;
@@ -41,6 +41,23 @@ impl Recorder for Mind {
 impl Memory for Mind {
     fn state(&self) -> &State {
         &self.state
+    }
+
+    fn sandboxes_after(
+        &self,
+        netns: &Netns,
+        most: usize,
+    ) -> Result<Vec<(Netns, ContainerName)>, Damage> {
+        let all = self.state.sandboxes_after(netns).take(most);
+        Ok(all.map(|(a, b)| (a.clone(), b.clone())).collect())
+    }
+
+    fn recall(&mut self, _: &ContainerName) -> Result<(), Damage> {
+        Ok(())
+    }
+
+    fn complete(&mut self) -> Result<(), Damage> {
+        Ok(())
     }
 }
 

@@ -10,7 +10,7 @@ use super::StoreError;
 use super::dir::{Dir, Durability};
 use super::error::{DEFINITION_REMEDY, io};
 use super::record::FORMAT;
-use super::run::Format;
+use super::tables::Format;
 
 const SUFFIX: &str = ".json";
 

@@ -148,24 +148,34 @@ impl Dir {
         })
     }
 
+    /// A new file, which has a name only once it is [complete](Self::complete_file).
+    pub(super) fn begin_file(&self) -> Result<File, StoreError> {
+        self.unlink(UNFINISHED)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        let path = self.path_of(UNFINISHED);
+        self.open_file(UNFINISHED, flags)?
+            .ok_or_else(|| io("make", &path)(ErrorKind::NotFound.into()))
+    }
+
+    /// Puts the file that was begun last in the place of the one of that name.
+    pub(super) fn complete_file(&self, name: &str) -> Result<(), StoreError> {
+        rustix::fs::renameat(&self.fd, UNFINISHED, &self.fd, name)
+            .map_err(errno("replace", &self.path_of(name)))
+    }
+
     fn write_new(
         &self,
         name: &str,
         bytes: &[u8],
         durability: Durability,
     ) -> Result<(), StoreError> {
-        let (path, unfinished) = (self.path_of(name), self.path_of(UNFINISHED));
-        self.unlink(UNFINISHED)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-        let mut file = self
-            .open_file(UNFINISHED, flags)?
-            .ok_or_else(|| io("make", &unfinished)(ErrorKind::NotFound.into()))?;
+        let unfinished = self.path_of(UNFINISHED);
+        let mut file = self.begin_file()?;
         file.write_all(bytes).map_err(io("write", &unfinished))?;
         if durability == Durability::Disk {
             file.sync_all().map_err(io("sync", &unfinished))?;
         }
-        rustix::fs::renameat(&self.fd, UNFINISHED, &self.fd, name)
-            .map_err(errno("replace", &path))?;
+        self.complete_file(name)?;
         self.sync(durability)
     }
 

@@ -2,6 +2,7 @@
 //!
 //! | format | what the next one says otherwise |
 //! |---|---|
+//! | 2 | The run state is in tables. It was a snapshot and a journal: [`legacy`](super::legacy). |
 //! | 1 | A zone says whether its containers reach each other: `icc`. An isolated port is an element of the ruleset (`instance`, `port`), and was a flag of a link (`link`). |
 //!
 //! A file is put into the current format by the next command that changes something.

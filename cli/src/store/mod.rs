@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! <root>/network/NAME.json    the definition of a network; durable
-//! <run_root>/network/state    a snapshot: endpoints, leases, ports; as old as the boot at most
-//! <run_root>/network/journal  what happened since: Begin(plan), End(outcome), …
+//! <run_root>/network/state    tables: endpoints, leases, ports; as old as the boot at most
+//! <run_root>/network/plan     what was begun last, and is done if the tables say so
 //! <run_root>/network/lock     one writer or many readers
 //! <run_root>/network/history.log  what was done, for people; nothing depends on it
 //! ```
@@ -11,18 +11,20 @@
 //! Within one boot the run state says which networks there are, and definitions follow it; after
 //! a reboot definitions are all there is.
 
+mod begun;
+mod blocks;
 mod definition;
 mod dir;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod history;
-mod journal;
+mod legacy;
 mod lock;
 mod migrate;
 mod record;
 mod roots;
-mod run;
+mod tables;
 #[cfg(test)]
 mod tests;
 
@@ -35,11 +37,13 @@ pub use roots::Roots;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use mydocker_core::{Change, Entry, Hearsay, NetworkName, Recorder, Snapshot, State};
+use mydocker_core::{
+    Change, ContainerName, Entry, Hearsay, Netns, NetworkName, Outcome, Plan, Recorder, Request,
+    Snapshot, State,
+};
 
-use journal::{Journal, Length};
-use record::FORMAT;
-use run::{FIRST, Run, Subject};
+use begun::Last;
+use tables::{Kept, Subject, Tables};
 
 /// What a directory of ours is called below its root.
 const NAME: &str = "network";
@@ -75,9 +79,11 @@ impl Default for Options {
 #[derive(Debug)]
 pub struct Store {
     state: State,
+    /// Whether that is all of it, or what a request names.
+    whole: bool,
     damaged: Vec<StoreError>,
     roots: Roots,
-    options: Options,
+    subject: Subject,
     writer: Option<Writer>,
     lock: Option<Lock>,
     /// When the transaction under way began, if this process began it.
@@ -88,9 +94,8 @@ pub struct Store {
 
 #[derive(Debug)]
 struct Writer {
-    definitions: Dir,
-    journal: Journal,
     run: Dir,
+    tables: Tables,
 }
 
 impl Store {
@@ -109,6 +114,28 @@ impl Store {
     pub fn open_with(roots: &Roots, access: Access, options: &Options) -> Result<Self, StoreError> {
         let (mut store, run) = Self::lock(roots, access, options)?;
         store.read(access, run.as_ref())?;
+        Ok(store)
+    }
+
+    /// [`open_with`](Self::open_with) for writing, and reads what planning that request takes, which
+    /// is less than everything when it is about one endpoint. [`complete`](Self::complete) reads the
+    /// rest.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn open_for(
+        roots: &Roots,
+        request: &Request,
+        options: &Options,
+    ) -> Result<Self, StoreError> {
+        let (mut store, run) = Self::lock(roots, Access::Write, options)?;
+        let read = match run {
+            Some(run) => store.read_part(run, request)?,
+            None => false,
+        };
+        if !read {
+            store.reopen()?;
+        }
         Ok(store)
     }
 
@@ -146,11 +173,17 @@ impl Store {
             Some(run) => Lock::take(run, "network state", access, options.lock_wait)?,
             None => None,
         };
+        let instance = roots.instance()?;
+        let boot_id = match &options.boot_id {
+            Some(boot_id) => boot_id.clone(),
+            None => boot_id()?,
+        };
         let store = Self {
-            state: State::new(roots.instance()?),
+            state: State::new(instance),
+            whole: true,
             damaged: Vec::new(),
             roots: roots.clone(),
-            options: options.clone(),
+            subject: Subject { boot_id, instance },
             writer: None,
             lock,
             began: None,
@@ -166,8 +199,36 @@ impl Store {
         }
     }
 
+    /// Whether a part was enough.
+    fn read_part(&mut self, run: Dir, request: &Request) -> Result<bool, StoreError> {
+        let Kept::Tables(tables) = Tables::open(&run, Access::Write, &self.subject)? else {
+            return Ok(false);
+        };
+        if pending(&run, &tables)?.is_some() {
+            return Ok(false);
+        }
+        let Some(part) = tables.part(request)? else {
+            return Ok(false);
+        };
+        self.state = part;
+        self.whole = false;
+        self.writer = Some(Writer { run, tables });
+        Ok(true)
+    }
+
+    /// Reads the rest, where what was read is what one request names.
+    ///
+    /// # Errors
+    /// It is not readable, or not as it was written.
+    pub fn complete(&mut self) -> Result<(), StoreError> {
+        if !self.whole {
+            self.reopen()?;
+        }
+        Ok(())
+    }
+
     /// Puts down a state that was not read from the files, and begins anew with it. They are kept
-    /// beside their successors, as `state.old` and `journal.old`.
+    /// beside their successors, as `state.old` and so on.
     ///
     /// # Errors
     /// It was not put down, or can't be read again. The files are as before, or the new ones.
@@ -177,9 +238,12 @@ impl Store {
             return Err(self.read_only());
         }
         let run = Dir::create(&self.roots.run_root, NAME)?;
-        Run::set_aside(&run)?;
-        let generation = Run::unused_generation(&run)?;
-        Run::put(&run, &self.subject()?, state, generation)?;
+        for name in FILES {
+            if let Some(bytes) = run.read(name)? {
+                run.replace(&format!("{name}.old"), &bytes, Durability::Kernel)?;
+            }
+        }
+        create(&run, &self.subject, state)?;
         self.reopen()
     }
 
@@ -192,7 +256,7 @@ impl Store {
         let Some(run) = Dir::open(&self.roots.run_root, NAME)? else {
             return Ok(hearsay);
         };
-        if let Some(state) = Run::salvage(&run, &self.subject()?) {
+        if let Some(state) = salvage(&run, &self.subject) {
             hearsay.hear_state(&state);
         }
         for Event { plan, outcome, .. } in history::read(&run)?.0 {
@@ -229,27 +293,21 @@ impl Store {
         let run = Dir::create(&self.roots.run_root, NAME)?;
         definitions.sweep();
         run.sweep();
-        let subject = self.subject()?;
-        let loaded = Run::load(&run, &subject)?;
-        let (generation, length) = match &loaded {
-            // What would be added is in the current format.
-            Some(run) if run.format < FORMAT => (run.generation, None),
-            Some(run) => (run.generation, run.journal),
-            None => (FIRST - 1, None),
+        let kept = Kept::of(&run, Access::Write, &self.subject)?;
+        let adopted = self.take_up(&run, &kept, Some(&definitions))?;
+        let tables = match kept {
+            Kept::Tables(mut tables) => {
+                if adopted {
+                    tables.put_all(&self.state, tables.ended())?;
+                }
+                tables
+            }
+            Kept::Nothing | Kept::Stale | Kept::Older => create(&run, &self.subject, &self.state)?,
         };
-        let adopted = self.take_up(loaded, Some(&definitions))?;
-        let long = |length: &Length| length.is_long() && self.state.pending().is_none();
-        let length = match length.filter(|length| !adopted && !long(length)) {
-            Some(length) => length,
-            None => Run::put(&run, &subject, &self.state, generation + 1)?,
-        };
+        // What goes before it was replaced by tables, and whoever did that may have died since.
+        run.remove(legacy::JOURNAL, Durability::Kernel)?;
         self.complete_definitions(&definitions)?;
-        let journal = Journal::open(&run, length)?;
-        self.writer = Some(Writer {
-            definitions,
-            journal,
-            run,
-        });
+        self.writer = Some(Writer { run, tables });
         Ok(())
     }
 
@@ -289,29 +347,40 @@ impl Store {
 
     fn load(&mut self, run: Option<&Dir>) -> Result<(), StoreError> {
         let definitions = Dir::open(&self.roots.root, NAME)?;
-        let loaded = match run {
-            Some(run) => Run::load(run, &self.subject()?)?,
-            None => None,
-        };
-        self.take_up(loaded, definitions.as_ref())?;
+        match run {
+            Some(run) => {
+                let kept = Kept::of(run, Access::Read, &self.subject)?;
+                self.take_up(run, &kept, definitions.as_ref())?;
+            }
+            None => {
+                self.adopt(State::new(self.subject.instance), definitions.as_ref())?;
+            }
+        }
         Ok(())
     }
 
-    fn subject(&self) -> Result<Subject, StoreError> {
-        let boot_id = match &self.options.boot_id {
-            Some(boot_id) => boot_id.clone(),
-            None => boot_id()?,
+    /// Takes up the run state and what definitions add to it. Whether they added anything.
+    fn take_up(
+        &mut self,
+        run: &Dir,
+        kept: &Kept,
+        definitions: Option<&Dir>,
+    ) -> Result<bool, StoreError> {
+        let state = match kept {
+            Kept::Tables(tables) => Some(tables.whole(pending(run, tables)?)?),
+            Kept::Older => legacy::load(run, &self.subject)?,
+            Kept::Nothing | Kept::Stale => None,
         };
-        let instance = self.state.instance();
-        Ok(Subject { boot_id, instance })
+        let state = state.unwrap_or_else(|| State::new(self.subject.instance));
+        self.adopt(state, definitions)
     }
 
-    /// Takes up the run state and adds, down, the networks that have only a definition: after a
-    /// reboot all of them, else what somebody restored from a backup. Whether there were any.
-    fn take_up(&mut self, run: Option<Run>, definitions: Option<&Dir>) -> Result<bool, StoreError> {
+    /// Takes up a state and adds, down, the networks that have only a definition: after a reboot all
+    /// of them, else what somebody restored from a backup. Whether there were any.
+    fn adopt(&mut self, state: State, definitions: Option<&Dir>) -> Result<bool, StoreError> {
         self.damaged.clear();
-        let instance = self.state.instance();
-        self.state = run.map_or_else(|| State::new(instance), |run| run.state);
+        self.state = state;
+        self.whole = true;
         let Some(dir) = definitions else {
             return Ok(false);
         };
@@ -352,9 +421,79 @@ impl Store {
         Ok(())
     }
 
+    /// That the definitions can follow a change, before anything is done about it.
+    fn check_definition(&self, change: &Change) -> Result<(), StoreError> {
+        match change {
+            Change::NetworkAdded(_) | Change::NetworkRemoved(_) => {
+                definition::check(&Dir::create(&self.roots.root, NAME)?, change)
+            }
+            Change::EndpointAdded(_)
+            | Change::EndpointRemoved(_)
+            | Change::EndpointChanged(_)
+            | Change::Repaired => Ok(()),
+        }
+    }
+
+    /// Puts a definition in step with the state.
+    fn follow(&self, name: &NetworkName) -> Result<(), StoreError> {
+        let definitions = Dir::create(&self.roots.root, NAME)?;
+        match self.state.network(name) {
+            Some(network) => definition::write(&definitions, network),
+            None => definition::remove(&definitions, name),
+        }
+    }
+
     fn read_only(&self) -> StoreError {
         let path = self.roots.run_root.clone();
         StoreError::ReadOnly { path }
+    }
+}
+
+/// What planning around others takes, when what is known of the state is what one request names.
+impl Store {
+    /// Reads all endpoints of a container.
+    ///
+    /// # Errors
+    /// They are not readable, or not as they were written.
+    pub fn recall(&mut self, container: &ContainerName) -> Result<(), StoreError> {
+        match &self.writer {
+            Some(writer) if !self.whole => writer.tables.recall(&mut self.state, container),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads whoever may be in the way of a plan. Whether there was anybody who was not known.
+    ///
+    /// # Errors
+    /// They are not readable, or not as they were written.
+    pub fn recall_rivals(&mut self, plan: &Plan) -> Result<bool, StoreError> {
+        let (Change::EndpointAdded(endpoint) | Change::EndpointChanged(endpoint)) = &plan.change
+        else {
+            return Ok(false);
+        };
+        match &self.writer {
+            Some(writer) if !self.whole => writer.tables.rivals(&mut self.state, endpoint),
+            _ => Ok(false),
+        }
+    }
+
+    /// Some namespaces, and whose they are: those behind `netns` first, in order, and at the end again
+    /// the first of all.
+    ///
+    /// # Errors
+    /// They are not readable, or not as they were written.
+    pub fn sandboxes_after(
+        &self,
+        netns: &Netns,
+        most: usize,
+    ) -> Result<Vec<(Netns, ContainerName)>, StoreError> {
+        match &self.writer {
+            Some(writer) if !self.whole => writer.tables.sandboxes_after(netns, most),
+            _ => {
+                let all = self.state.sandboxes_after(netns).take(most);
+                Ok(all.map(|(a, b)| (a.clone(), b.clone())).collect())
+            }
+        }
     }
 }
 
@@ -367,41 +506,109 @@ impl Recorder for Store {
     /// # Errors
     /// It was not kept, and no more entries are taken until [`Store::reopen`].
     fn record(&mut self, entry: &Entry) -> Result<(), StoreError> {
+        if self.writer.is_none() {
+            return Err(self.read_only());
+        }
+        if let Entry::End(Outcome::Stranded { .. }) = entry {
+            // What is left over is told from all that is wanted.
+            self.complete()?;
+        }
         let Some(mut writer) = self.writer.take() else {
             return Err(self.read_only());
         };
-        let ended = match entry {
-            Entry::Begin(_) => None,
-            Entry::End(outcome) => self.state.pending().cloned().zip(Some(outcome.clone())),
+        let number = writer.tables.ended() + 1;
+        let contradiction = |source| StoreError::Contradiction {
+            path: writer.run.path_of(begun::NAME),
+            offset: 0,
+            source,
         };
-        let changed = match entry {
+        match entry {
             Entry::Begin(plan) => {
                 self.began = Some(Instant::now());
-                definition::check(&writer.definitions, &plan.change)?;
-                None
+                self.check_definition(&plan.change)?;
+                self.state.absorb(entry).map_err(contradiction)?;
+                begun::write(&writer.run, number, plan)?;
             }
-            Entry::End(_) => changing(&self.state),
-        };
-        self.state
-            .absorb(entry)
-            .map_err(|source| StoreError::Contradiction {
-                path: writer.journal.path().clone(),
-                offset: writer.journal.bytes(),
-                source,
-            })?;
-        if let Some(name) = changed {
-            match self.state.network(&name) {
-                Some(network) => definition::write(&writer.definitions, network)?,
-                None => definition::remove(&writer.definitions, &name)?,
+            Entry::End(outcome) => {
+                let plan = self.state.pending().cloned();
+                let changed = changing(&self.state);
+                self.state.absorb(entry).map_err(contradiction)?;
+                if let Some(name) = changed {
+                    self.follow(&name)?;
+                }
+                let Writer { run, tables } = &mut writer;
+                let change = plan.as_ref().map(|plan| &plan.change);
+                match outcome {
+                    Outcome::Committed => tables.end(number, &self.state, change)?,
+                    Outcome::RolledBack(_) => tables.end(number, &self.state, None)?,
+                    Outcome::Stranded { .. } => tables.put_all(&self.state, number)?,
+                }
+                if let Some(plan) = plan {
+                    let event = Event::now(self.began.take(), plan, outcome.clone());
+                    self.forgotten = history::append(run, event).err();
+                }
             }
-        }
-        writer.journal.append(entry)?;
-        if let Some((plan, outcome)) = ended {
-            let event = Event::now(self.began.take(), plan, outcome);
-            self.forgotten = history::append(&writer.run, event).err();
         }
         self.writer = Some(writer);
         Ok(())
+    }
+}
+
+/// All files of the run state, older ones too.
+const FILES: [&str; 3] = [tables::NAME, begun::NAME, legacy::JOURNAL];
+
+impl Kept {
+    /// What there is in a directory: also an older file, or a plan, whose tables are gone.
+    fn of(run: &Dir, access: Access, subject: &Subject) -> Result<Self, StoreError> {
+        let kept = Tables::open(run, access, subject)?;
+        if !matches!(kept, Self::Nothing) {
+            return Ok(kept);
+        }
+        if !matches!(begun::read(run)?, Last::Missing) {
+            let what = "there are no tables for it to go on from";
+            return Err(begun::damaged(run.path_of(begun::NAME), what));
+        }
+        match run.read(legacy::JOURNAL)? {
+            Some(_) => Ok(Self::Older),
+            None => Ok(Self::Nothing),
+        }
+    }
+}
+
+/// The plan that was begun and did not end.
+fn pending(run: &Dir, tables: &Tables) -> Result<Option<Plan>, StoreError> {
+    let ended = tables.ended();
+    match begun::read(run)? {
+        Last::Begun(begun) if begun.number == ended + 1 => Ok(Some(begun.plan)),
+        Last::Begun(begun) if begun.number <= ended => Ok(None),
+        Last::Begun(_) => {
+            let what = "it was begun after plans that the tables know nothing of";
+            Err(begun::damaged(run.path_of(begun::NAME), what))
+        }
+        Last::Missing if ended > 0 => {
+            let what = "the plan that it goes on from is not beside it";
+            Err(begun::damaged(tables.path().to_path_buf(), what))
+        }
+        Last::Missing | Last::Incomplete => Ok(None),
+    }
+}
+
+/// Puts a state down in new tables. Whoever dies meanwhile leaves what was there, or those.
+fn create(run: &Dir, subject: &Subject, state: &State) -> Result<Tables, StoreError> {
+    // The plan that is there goes on from tables that are no more, or from files of an older format.
+    match state.pending() {
+        Some(plan) => begun::write(run, 1, plan)?,
+        None => run.remove(begun::NAME, Durability::Kernel)?,
+    }
+    Tables::create(run, subject, state, 0)
+}
+
+/// What can be read of a state that is damaged.
+fn salvage(run: &Dir, subject: &Subject) -> Option<State> {
+    match Tables::open(run, Access::Read, subject) {
+        Ok(Kept::Tables(tables)) => tables.salvage(),
+        Ok(Kept::Older) => legacy::salvage(run, subject),
+        Ok(Kept::Nothing | Kept::Stale) | Err(_) => None,
     }
 }
 

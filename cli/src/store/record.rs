@@ -1,37 +1,12 @@
-//! Record: a length, two checksums and a payload; and the first one of each file.
-
-use serde::{Deserialize, Serialize};
+//! Record: a length, two checksums and a payload.
 
 /// Payload length, checksum of the payload, checksum of these two; each a little-endian `u32`.
 /// The second makes a wrong length known, which else would pass for a record cut short, and take
 /// all that follow it along.
-const HEAD_BYTES: usize = 12;
+pub(super) const HEAD_BYTES: usize = 12;
 
 /// The format that this code writes, and the newest that it reads.
-pub(super) const FORMAT: u64 = 2;
-
-/// The first record of a file: what the others are.
-#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
-pub(super) struct Header {
-    /// How the rest is to be read.
-    pub(super) format: u64,
-    /// Which file it is.
-    pub(super) kind: Kind,
-    /// The boot that it is about.
-    pub(super) boot_id: String,
-    /// Counts snapshots; a journal goes on from the snapshot of the same number.
-    pub(super) generation: u64,
-}
-
-/// The files that are made of records.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Kind {
-    /// A state at rest.
-    Snapshot,
-    /// What happened since.
-    Journal,
-}
+pub(super) const FORMAT: u64 = 3;
 
 /// What is at a place in a file.
 #[derive(Debug, Eq, PartialEq)]

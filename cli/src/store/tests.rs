@@ -5,8 +5,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use mydocker_core::{
-    AttachSpec, EndpointId, Entry, Facts, Instance, NetworkName, NetworkSpec, Outcome, Recorder,
-    Request, State, Transaction, drive,
+    AttachSpec, EndpointId, Entry, Facts, NetworkName, NetworkSpec, Outcome, Recorder, Request,
+    State, Transaction, drive,
 };
 
 use super::*;
@@ -76,12 +76,19 @@ impl Place {
     /// Carries requests out in a world where everything succeeds.
     fn apply(&self, requests: &[Request]) {
         for request in requests {
-            let mut store = self.open(Access::Write).unwrap();
+            let mut store = Store::open_for(&self.roots(), request, &self.options).unwrap();
             let plan = store.state().plan(&Facts::default(), request).unwrap();
             let mut transaction = Transaction::begin(plan);
             let outcome = drive(&mut transaction, &mut Willing, &mut store).unwrap();
             assert_eq!(outcome, Outcome::Committed);
         }
+    }
+
+    /// Begins a request, and ends there.
+    fn begin(&self, request: &Request) {
+        let mut store = self.open(Access::Write).unwrap();
+        let plan = store.state().plan(&Facts::default(), request).unwrap();
+        store.record(&Entry::Begin(plan)).unwrap();
     }
 }
 
@@ -146,21 +153,4 @@ fn definitions(place: &Place) -> Vec<String> {
         .collect();
     names.sort();
     names
-}
-
-/// The states between entries, in order, and where in the journal each begins.
-fn states(bytes: &[u8], instance: Instance) -> Vec<(usize, State)> {
-    let record::Found::Record { next, .. } = record::decode(bytes, 0) else {
-        panic!("no header");
-    };
-    let mut states = vec![(next, State::new(instance))];
-    let mut at = next;
-    while let record::Found::Record { payload, next } = record::decode(bytes, at) {
-        let entry: Entry = serde_json::from_slice(payload).unwrap();
-        let mut state = states.last().unwrap().1.clone();
-        state.absorb(&entry).unwrap();
-        states.push((next, state));
-        at = next;
-    }
-    states
 }

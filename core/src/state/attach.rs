@@ -17,8 +17,9 @@ use crate::{
     Op, Plan, PoolError, Rejection, Setting, State, diff,
 };
 
-/// The kernel's limit (`BR_MAX_PORTS`, net/bridge/br_private.h).
-const BRIDGE_PORTS_MAX: usize = 1023;
+/// So many endpoints a network has at most: the kernel's limit of a bridge's ports (`BR_MAX_PORTS`,
+/// net/bridge/br_private.h).
+pub const BRIDGE_PORTS_MAX: usize = 1023;
 const SETTINGS_MAX: usize = 64;
 /// How many holders an error about an exhausted pool names.
 const HOLDERS_SHOWN: usize = 16;

@@ -221,6 +221,23 @@ impl State {
         Ok(())
     }
 
+    /// Adds an endpoint that is on record and was not part of this state so far, and its network where
+    /// that was not either. The searches for free addresses go on where they were.
+    ///
+    /// # Errors
+    /// It contradicts what is here; there is its network at most.
+    pub fn recall(&mut self, network: NetworkRecord, endpoint: Endpoint) -> Result<(), Damage> {
+        let name = network.network.name.clone();
+        if !self.networks.contains_key(&name) {
+            self.insert_network(network.network, network.up)?;
+        }
+        self.insert_endpoint(endpoint)?;
+        if let Some(known) = self.networks.get_mut(&name) {
+            known.set_cursors(&network.cursors);
+        }
+        Ok(())
+    }
+
     pub(super) fn remove_endpoint(&mut self, id: &EndpointId) -> Result<(), Damage> {
         let Some(endpoint) = self.endpoints.remove(id) else {
             return Err(Damage::EndpointUnknown(id.clone()));

@@ -11,6 +11,7 @@ mod publish;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::vec::Vec;
+use core::ops::Bound;
 
 use ipnet::IpNet;
 
@@ -21,6 +22,7 @@ use crate::{
     Forwarding, Instance, LinkName, Listener, Netns, Network, NetworkName, Object, OnFailure, Op,
     Outcome, Plan, PortBinding, Rejection, Request, Usage, Warning, diff, standing_on,
 };
+pub use attach::BRIDGE_PORTS_MAX;
 use index::{NetworkState, PortIndex, Sandbox};
 
 /// What one instance wants in the kernel: networks, endpoints, what an undo could not remove, and
@@ -101,6 +103,12 @@ impl State {
         }
     }
 
+    /// One network of the [`snapshot`](Self::snapshot).
+    #[must_use]
+    pub fn record(&self, name: &NetworkName) -> Option<NetworkRecord> {
+        self.networks.get(name).map(NetworkState::record)
+    }
+
     /// Whose state it is.
     #[must_use]
     pub fn instance(&self) -> Instance {
@@ -141,11 +149,11 @@ impl State {
         self.endpoints.values()
     }
 
-    /// All endpoints, by network and container, beginning with that id or the one after it, and at the
-    /// end again with the first.
-    pub fn endpoints_from(&self, id: &EndpointId) -> impl Iterator<Item = &Endpoint> {
-        let (later, earlier) = (self.endpoints.range(id..), self.endpoints.range(..id));
-        later.chain(earlier).map(|(_, endpoint)| endpoint)
+    /// All containers and their namespaces, by namespace, beginning behind that one, and at the end
+    /// again with the first.
+    pub fn sandboxes_after(&self, netns: &Netns) -> impl Iterator<Item = (&Netns, &ContainerName)> {
+        let behind = (Bound::Excluded(netns), Bound::Unbounded);
+        self.netns.range(behind).chain(self.netns.range(..=netns))
     }
 
     /// The endpoint of that id.
@@ -180,6 +188,12 @@ impl State {
             container: container.clone(),
         };
         networks.filter_map(move |network| self.endpoints.get(&id(network)))
+    }
+
+    /// The foreign chains that have a passage of ours.
+    #[must_use]
+    pub fn passages(&self) -> &BTreeSet<ForeignChain> {
+        &self.passages
     }
 
     /// What an undo could not remove; its addresses and ports stay taken.

@@ -36,7 +36,7 @@ fn what_others_can_write_is_refused() {
         place.dir.path().join("run"),
         place.dir.path().join("run/network"),
         place.run("state"),
-        place.run("journal"),
+        place.run("plan"),
         place.run("lock"),
     ];
     for path in paths {
@@ -72,7 +72,7 @@ fn what_another_user_owns_is_refused() {
 fn links_and_pipes_are_not_followed() {
     let place = Place::new();
     place.apply(&[create("one")]);
-    for file in ["state", "journal", "lock"] {
+    for file in ["state", "plan", "lock"] {
         let path = place.run(file);
         let aside = place.dir.path().join(file);
         fs::rename(&path, &aside).unwrap();

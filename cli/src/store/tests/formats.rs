@@ -11,10 +11,13 @@ use super::*;
 /// records behind the header.
 fn written(format: u64, entries: usize) -> Place {
     let place = Place::new();
+    let [run, definitions] = ["run", "lib"].map(|root| place.dir.path().join(root).join(NAME));
+    for dir in [&run, &definitions] {
+        make_dir(dir).unwrap();
+    }
     let from = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("src/store/tests/formats")
         .join(format.to_string());
-    drop(place.open(Access::Write).unwrap());
     for (name, records) in [("state", 2), ("journal", 1 + entries)] {
         let text = fs::read_to_string(from.join(name).with_extension("jsonl")).unwrap();
         let instance = serde_json::to_string(&place.roots().instance().unwrap()).unwrap();
@@ -23,6 +26,7 @@ fn written(format: u64, entries: usize) -> Place {
         let bytes = lines.flat_map(|line| record::encode(line.as_bytes()).unwrap());
         fs::write(place.run(name), bytes.collect::<Vec<u8>>()).unwrap();
     }
+    fs::write(place.run("lock"), "").unwrap();
     for name in ["front", "back"] {
         let definition = fs::read(from.join(format!("{name}.json"))).unwrap();
         fs::write(place.definition(name), definition).unwrap();
@@ -32,19 +36,25 @@ fn written(format: u64, entries: usize) -> Place {
 
 const ENTRIES: usize = 12;
 
-fn header(place: &Place, file: &str) -> record::Header {
-    let bytes = fs::read(place.run(file)).unwrap();
+/// The formats of what came before tables.
+const FORMATS: [u64; 2] = [1, 2];
+
+/// What the first record of the run state says its format is.
+fn format_of(place: &Place) -> u64 {
+    let bytes = fs::read(place.run("state")).unwrap();
     let record::Found::Record { payload, .. } = record::decode(&bytes, 0) else {
-        panic!("{file} has no header");
+        panic!("it has no header");
     };
-    serde_json::from_slice(payload).unwrap()
+    serde_json::from_slice::<tables::Format>(payload)
+        .unwrap()
+        .format
 }
 
 #[test]
 fn each_is_read_as_the_current_one() {
     let of = |format| {
         let place = written(format, ENTRIES);
-        assert_eq!(header(&place, "state").format, format);
+        assert_eq!(format_of(&place), format);
         let state = place.read().unwrap();
         let known = |state: &State| -> Vec<_> {
             let endpoints = state.endpoints();
@@ -54,27 +64,24 @@ fn each_is_read_as_the_current_one() {
         };
         (names(&state), known(&state))
     };
-    let current = of(record::FORMAT);
-    assert_eq!(current.0, ["back", "front"]);
-    assert_eq!(current.1.len(), 2);
-    for format in 1..record::FORMAT {
-        assert_eq!(of(format), current, "format {format}");
-    }
+    let [first, second] = FORMATS.map(of);
+    assert_eq!(first.0, ["back", "front"]);
+    assert_eq!(first.1.len(), 2);
+    assert_eq!(first, second);
 }
 
 /// Whoever changes something puts the files into the current format, also behind a dead process.
 #[test]
 fn each_is_written_anew_wherever_it_ends() {
-    for format in 1..record::FORMAT {
+    for format in FORMATS {
         for entries in 0..=ENTRIES {
             let place = written(format, entries);
             let before = place.read().unwrap();
             assert_eq!(before.pending().is_some(), entries % 2 == 1);
             let after = place.open(Access::Write).unwrap().into_parts().0;
             assert_eq!(after, before, "{entries} entries of format {format}");
-            for file in ["state", "journal"] {
-                assert_eq!(header(&place, file).format, record::FORMAT);
-            }
+            assert_eq!(format_of(&place), record::FORMAT);
+            assert!(!place.run("journal").exists());
             assert_eq!(place.read().unwrap(), before);
         }
         let place = written(format, ENTRIES);
@@ -96,7 +103,7 @@ fn objects_of_old_are_those_of_today() {
             .inspect(|object| assert_eq!(object.firewall(), Some(instance)))
             .collect()
     };
-    for format in 1..=record::FORMAT {
+    for format in FORMATS {
         assert_eq!(isolated(format).len(), 1, "format {format}");
     }
 }
@@ -104,7 +111,7 @@ fn objects_of_old_are_those_of_today() {
 /// After a reboot definitions are all there is.
 #[test]
 fn definitions_of_each_are_read() {
-    for format in 1..=record::FORMAT {
+    for format in FORMATS {
         let mut place = written(format, ENTRIES);
         place.reboot();
         let state = place.open(Access::Write).unwrap().into_parts().0;

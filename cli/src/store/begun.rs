@@ -1,0 +1,104 @@
+//! The plan that was begun last. It has a file of its own beside the tables, which is written over in
+//! place: that costs a tenth of a commit, and no room that was not there before.
+
+use std::fs::File;
+use std::io::{Error, ErrorKind, Result};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use mydocker_core::Plan;
+use rustix::fs::OFlags;
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+use super::dir::Dir;
+use super::error::{RUN_REMEDY, io};
+use super::record::{Found, HEAD_BYTES, decode, encode};
+
+pub(super) const NAME: &str = "plan";
+
+/// A plan, and which one it is of those that were begun since the tables were made.
+#[derive(Debug, Deserialize)]
+pub(super) struct Begun {
+    pub(super) number: u64,
+    pub(super) plan: Plan,
+}
+
+#[derive(Serialize)]
+struct BegunRef<'p> {
+    number: u64,
+    plan: &'p Plan,
+}
+
+/// What there is of the plan that was begun last.
+#[derive(Debug)]
+pub(super) enum Last {
+    /// Not even a file.
+    Missing,
+    /// Its writer died before it was all there, and did nothing.
+    Incomplete,
+    /// All of it.
+    Begun(Box<Begun>),
+}
+
+/// The plan that was begun last.
+///
+/// # Errors
+/// It can't be read, or is not as it was written.
+pub(super) fn read(dir: &Dir) -> std::result::Result<Last, StoreError> {
+    match dir.read(NAME)? {
+        Some(bytes) => parse(dir.path_of(NAME), &bytes),
+        None => Ok(Last::Missing),
+    }
+}
+
+/// What a file at that path says.
+pub(super) fn parse(path: PathBuf, bytes: &[u8]) -> std::result::Result<Last, StoreError> {
+    if bytes.iter().take(HEAD_BYTES).all(|byte| *byte == 0) {
+        return Ok(Last::Incomplete);
+    }
+    match decode(bytes, 0) {
+        Found::End | Found::Torn => Err(damaged(path, "it is cut short")),
+        Found::Damaged(what) => Err(damaged(path, what)),
+        Found::Record { payload, .. } => {
+            let begun = serde_json::from_slice(payload);
+            begun
+                .map(|begun| Last::Begun(Box::new(begun)))
+                .map_err(|error| damaged(path, error.to_string()))
+        }
+    }
+}
+
+/// The file is not as it was written, or not beside what it belongs to.
+pub(super) fn damaged(path: PathBuf, what: impl Into<String>) -> StoreError {
+    StoreError::Damaged {
+        path,
+        offset: 0,
+        what: what.into(),
+        remedy: RUN_REMEDY,
+    }
+}
+
+/// Puts a plan in the place of the one before it. Whoever dies meanwhile leaves none.
+///
+/// # Errors
+/// It could not be written; there may be none then.
+pub(super) fn write(dir: &Dir, number: u64, plan: &Plan) -> std::result::Result<(), StoreError> {
+    let path = dir.path_of(NAME);
+    let failed = io("write", &path);
+    let file = dir.open_file(NAME, OFlags::WRONLY | OFlags::CREATE)?;
+    let written = match file {
+        Some(file) => write_to(&file, number, plan),
+        None => Err(ErrorKind::NotFound.into()),
+    };
+    written.map_err(failed)
+}
+
+fn write_to(file: &File, number: u64, plan: &Plan) -> Result<()> {
+    let payload = serde_json::to_vec(&BegunRef { number, plan })?;
+    let record = encode(&payload).ok_or_else(|| Error::from(ErrorKind::FileTooLarge))?;
+    let (head, payload) = record.split_at(HEAD_BYTES);
+    file.write_all_at(&[0; HEAD_BYTES], 0)?;
+    file.write_all_at(payload, HEAD_BYTES as u64)?;
+    file.write_all_at(head, 0)
+}
