@@ -30,7 +30,10 @@ pub(super) fn check(app: &App, check: &Check) -> Result<(), Failure> {
     match found.damaged.len() + interrupted + found.drift.len() {
         0 => Ok(()),
         many => {
-            let wrong = format!("{many} things are not as they should be");
+            let wrong = match many {
+                1 => "one thing is not as it should be".to_owned(),
+                _ => format!("{many} things are not as they should be"),
+            };
             let failure = Failure::refused(wrong).with_code(4);
             Err(if interrupted > 0 {
                 failure.with_hint(
