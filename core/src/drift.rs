@@ -61,11 +61,6 @@ impl State {
                 Op::Del(object) => surplus.insert(object),
             };
         }
-        // What is only made anew for the sake of something else is as it should be.
-        let remade: Footprint = missing.intersection(&surplus).cloned().collect();
-        for all in [&mut missing, &mut surplus] {
-            all.retain(|object| !remade.contains(object));
-        }
         // Of what a dead container had, one line is enough.
         surplus.retain(|object| {
             let owner = owners.get(object).and_then(|id| self.endpoint(id));
@@ -130,8 +125,11 @@ impl fmt::Display for Drift {
                 }
             }
             Self::Changed { object, is, of } => {
-                let (before, now) = (Op::Add(object.clone()), Op::Add(is.clone()));
                 write!(f, "{} was changed: ", Words(object, of.as_ref()))?;
+                if matches!(is, Object::LooseEnd(_)) {
+                    return f.write_str("somebody took its other end away");
+                }
+                let (before, now) = (Op::Add(object.clone()), Op::Add(is.clone()));
                 write!(f, "`{now}` instead of `{before}`")
             }
             Self::LeftOver { object } => {

@@ -95,7 +95,7 @@ pub enum Object {
     Veth(Veth),
     /// The far end of a cable, moved into a container.
     Move(Move),
-    /// What is left of a cable in a container when somebody took its other end away: never wanted.
+    /// What is left of a cable when somebody took its other end away: never wanted.
     LooseEnd(LooseEnd),
     /// The near end of a cable, plugged into a bridge and up.
     Master(Master),
@@ -234,11 +234,11 @@ pub struct Move {
     pub mac: Mac,
 }
 
-/// An interface of a container that has our mark and the place of one that is wanted there, and whose
-/// other end is not in the host any more. It is found and removed, never added.
+/// An end of a cable that has our mark and whose other end is not where it belongs: the host's, or one in
+/// a container under a name that is wanted there. It is found and removed, never added.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
 pub struct LooseEnd {
-    /// The interface.
+    /// The end that is left.
     pub link: Link,
 }
 

@@ -69,13 +69,7 @@ pub enum OnFailure {
 /// is still wanted is added again.
 #[must_use]
 pub fn diff(from: &Footprint, to: &Footprint) -> Vec<Op> {
-    diff_remaking(from, to, Footprint::new())
-}
-
-/// The same, where objects of both are to be made anew with all that stands on them.
-pub(crate) fn diff_remaking(from: &Footprint, to: &Footprint, remade: Footprint) -> Vec<Op> {
-    let mut removed = remade;
-    removed.extend(from.difference(to).cloned());
+    let removed = from.difference(to).cloned().collect();
     let mut gone = standing_on(&removed, from);
     gone.extend(flushed(&removed, from));
     let additions = to

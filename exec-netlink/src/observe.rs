@@ -34,20 +34,23 @@ pub(crate) fn links(
     let host = home.inside(|| Look::at(socket, group, &settings))??;
     let links = host.by_index();
     let mut all = host.of_host(&links, instance);
+    let mut visited = BTreeSet::new();
     for (ns, settings) in spaces {
         let file = match home::open(ns) {
             Ok(file) => file,
             Err(error) if error.kind == ErrorKind::Missing => continue,
             Err(error) => return Err(error),
         };
-        let visited = netns::run_in_fd(file.as_fd(), || {
+        let looked = netns::run_in_fd(file.as_fd(), || {
             let mut socket = RouteSocket::open().map_err(|e| errno::of_io("rtnetlink", &e))?;
             Look::at(&mut socket, group, &settings)
         });
-        let mut inside = visited.map_err(|e| errno::of_io("container's namespace", &e))??;
+        let mut inside = looked.map_err(|e| errno::of_io("container's namespace", &e))??;
         inside.moved_from(&links, ns, wanted, &mut all);
         inside.stands_on_links(ns, &mut all);
+        visited.insert(ns);
     }
+    loosen(&host, &links, &visited, wanted, &mut all);
     Ok(all)
 }
 
@@ -94,6 +97,43 @@ fn host_link(link: &Seen, links: &BTreeMap<u32, &Seen>, instance: Instance, all:
         }
         if link.hairpin {
             all.insert(Object::Hairpin(Hairpin { link: link_name }));
+        }
+    }
+}
+
+/// Cables whose far ends are neither in a container that was visited nor in the host, waiting to be moved,
+/// are loose ends: wherever the far ends are, nobody could move them from there. What belongs into a
+/// namespace that could not be visited may well be there.
+fn loosen(
+    host: &Look,
+    links: &BTreeMap<u32, &Seen>,
+    visited: &BTreeSet<&Ns>,
+    wanted: &Footprint,
+    all: &mut Footprint,
+) {
+    let belongs = wanted.iter().filter_map(|object| match object {
+        Object::Move(moved) if visited.contains(&moved.to.ns) => Some(moved.host),
+        _ => None,
+    });
+    let arrived = all.iter().filter_map(|object| match object {
+        Object::Move(moved) => Some(moved.host),
+        _ => None,
+    });
+    let lost = &belongs.collect::<BTreeSet<_>>() - &arrived.collect();
+    let cables = all.iter().filter_map(|object| match object {
+        Object::Veth(cable) if lost.contains(&cable.name) => Some(cable.clone()),
+        _ => None,
+    });
+    for cable in cables.collect::<Vec<_>>() {
+        let near = host
+            .ours()
+            .find(|seen| seen.link_name() == Some(cable.name));
+        let far = near.filter(|near| !near.peer_is_away);
+        let far = far.and_then(|near| links.get(&near.peer?)?.link_name());
+        if far != Some(cable.peer()) {
+            let link = Link::host(cable.name);
+            all.remove(&Object::Veth(cable));
+            all.insert(Object::LooseEnd(LooseEnd { link }));
         }
     }
 }

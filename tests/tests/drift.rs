@@ -54,7 +54,11 @@ fn each_is_told_and_repaired() {
         ),
         (
             "$inside ip link set eth0 netns $elsewhere",
-            "interface eth0 in ",
+            " (container web on n) was changed: somebody took its other end away",
+        ),
+        (
+            "$inside ip link set eth0 netns $host",
+            " (container web on n) was changed: somebody took its other end away",
         ),
         (
             "ip link set dev $cable netns $elsewhere",
@@ -84,8 +88,9 @@ fn each_is_told_and_repaired() {
         host.sh(&format!(
             "table=$(nft list tables inet | cut -d' ' -f3)
              cable=$(ls /sys/class/net >/dev/null; ip -o link | grep -o 'mdv[0-9a-f]*' | head -1)
-             inside='{inside}' elsewhere={elsewhere}
-             {damage}"
+             inside='{inside}' elsewhere={elsewhere} host={}
+             {damage}",
+            host.ns().display()
         ));
         let told = check(&host);
         assert!(told.contains(said), "{damage}: {told}");

@@ -287,9 +287,16 @@ proptest! {
             if all.is_empty() {
                 break;
             }
-            if let (Object::Veth(cable), 0..4) = (&all[index.index(all.len())], how) {
-                world.kernel.abduct_link(cable.name);
-                continue;
+            match (&all[index.index(all.len())], how) {
+                (Object::Veth(cable), 0..2) => {
+                    world.kernel.abduct_link(cable.name);
+                    continue;
+                }
+                (Object::Veth(cable), 2..4) => {
+                    world.kernel.abduct_far_end(cable.name);
+                    continue;
+                }
+                _ => {}
             }
             // Refusals are fine: then that drift did not happen.
             world.kernel.apply(&[drifted(&all, index.index(all.len()), how)]);

@@ -15,12 +15,11 @@ use core::ops::Bound;
 
 use ipnet::IpNet;
 
-use crate::plan::diff_remaking;
 use crate::snapshot::{Damage, NetworkRecord, Snapshot};
 use crate::{
     Change, ContainerName, Endpoint, EndpointId, Entry, Facts, Family, Footprint, ForeignChain,
-    Forwarding, Instance, LinkName, Listener, Netns, Network, NetworkName, Object, OnFailure, Op,
-    Outcome, Plan, PortBinding, Rejection, Request, Usage, Warning, diff, standing_on,
+    Forwarding, Instance, Listener, Netns, Network, NetworkName, Object, OnFailure, Op, Outcome,
+    Plan, PortBinding, Rejection, Request, Usage, Warning, diff, standing_on,
 };
 pub use attach::BRIDGE_PORTS_MAX;
 use index::{NetworkState, PortIndex, Sandbox};
@@ -309,7 +308,7 @@ impl State {
         let mut from = observed.clone();
         from.retain(|object| recorded.contains(object) || !passages.contains(object));
         from.extend(recorded.difference(&passages).cloned());
-        let mut ops = diff_remaking(&from, &wanted, lost_cables(&from, &wanted));
+        let mut ops = diff(&from, &wanted);
         ops.extend(forwarding(facts, self.networks_up().flat_map(leading_out)));
         Plan {
             change: Change::Repaired,
@@ -477,23 +476,6 @@ struct Raised {
     objects: Footprint,
     forwarding: Vec<Op>,
     warnings: Vec<Warning>,
-}
-
-/// Cables that are there and whose far ends are not where they belong: wherever these are, nobody
-/// could move them from there.
-fn lost_cables(observed: &Footprint, wanted: &Footprint) -> Footprint {
-    let host_end = |object: &Object| {
-        if let Object::Move(moved) = object {
-            Some(moved.host)
-        } else {
-            None
-        }
-    };
-    let lost: BTreeSet<LinkName> = wanted.difference(observed).filter_map(host_end).collect();
-    let is_lost =
-        |object: &&Object| matches!(object, Object::Veth(cable) if lost.contains(&cable.name));
-    let there = observed.intersection(wanted);
-    there.filter(is_lost).cloned().collect()
 }
 
 /// The families that a network leads out of.

@@ -53,6 +53,7 @@ impl Kernel {
         let is_it = |object: &&Object| match object {
             Object::Bridge(bridge) => bridge.name == name,
             Object::Veth(veth) => veth.name == name,
+            Object::LooseEnd(end) => end.link == Link::host(name),
             _ => false,
         };
         let roots = self.objects.iter().filter(is_it).cloned().collect();

@@ -12,7 +12,7 @@
 //! | Add Bridge, Veth | `Exists`: the name, or the peer's, is there, unless the next op moves the peer; `Os(EINVAL)`: it is `all` or `default` | |
 //! | Add Move | `Exists`: the name is taken over there | frees the peer's name in the host; Del brings it back, or `Exists`: it is taken meanwhile |
 //! | Add Master | `Os(EXFULL)`: 1023 ports; `Unsupported`: no bridge, and the port has left its old one | a port of another bridge changes over, its port flags gone |
-//! | Add LooseEnd | `Unsupported`: somebody else leaves one, by [`Kernel::abduct_link`] | |
+//! | Add LooseEnd | `Unsupported`: somebody else leaves one, by [`Kernel::abduct_link`] or [`Kernel::abduct_far_end`] | |
 //! | Add Hairpin | `Missing`: the link is no port | set again: fine |
 //! | Add LinkSysctl | | overwrites; `disable_ipv6` flushes IPv6; Del does nothing; a loopback's is nobody's |
 //! | Add Address | `Exists`: it is on the link; `Denied`: IPv6 where it is disabled | |
@@ -186,21 +186,37 @@ impl Kernel {
 
     /// Somebody takes the host's end of a cable away, into a namespace that nobody looks into.
     pub fn abduct_link(&mut self, name: LinkName) {
-        let is_it = |object: &Object| match object {
+        match self.far_end(name) {
+            Some(far_end) => self.leave(name, far_end),
+            None => self.delete_link(name),
+        }
+    }
+
+    /// Somebody takes the far end of a cable out of its container, into a namespace that nobody looks into.
+    pub fn abduct_far_end(&mut self, name: LinkName) {
+        if self.far_end(name).is_some() {
+            self.leave(name, Link::host(name));
+        }
+    }
+
+    /// Where the far end of a cable is, if it has left the host.
+    fn far_end(&self, name: LinkName) -> Option<Link> {
+        self.objects.iter().find_map(|object| match object {
             Object::Move(moved) if moved.host == name => Some(moved.to.clone()),
             _ => None,
+        })
+    }
+
+    /// Of a cable, leaves one end and what stands on that.
+    fn leave(&mut self, name: LinkName, link: Link) {
+        let base = mydocker_core::Base::Link(link.clone());
+        let on_it = |object: &&Object| {
+            !matches!(object, Object::Move(_)) && object.needs().any(|needed| needed == base)
         };
-        let far_end = self.objects.iter().find_map(is_it);
-        let Some(link) = far_end else {
-            return self.delete_link(name);
-        };
-        let end = Object::LooseEnd(LooseEnd { link: link.clone() });
-        let base = mydocker_core::Base::Link(link);
-        let inside = |object: &&Object| object.needs().any(|needed| needed == base);
-        let inside: Vec<Object> = self.objects.iter().filter(inside).cloned().collect();
+        let on_it: Vec<Object> = self.objects.iter().filter(on_it).cloned().collect();
         self.remove_link(name);
-        self.objects.insert(end);
-        self.objects.extend(inside);
+        self.objects.insert(Object::LooseEnd(LooseEnd { link }));
+        self.objects.extend(on_it);
     }
 
     /// Somebody flushes all firewalls, ours and those of others.
@@ -237,18 +253,12 @@ impl Kernel {
             Object::Bridge(bridge) => *link == Link::host(bridge.name),
             Object::Veth(veth) => {
                 *link == Link::host(veth.name)
-                    || (*link == Link::host(veth.peer()) && !self.has_moved(veth.name))
+                    || (*link == Link::host(veth.peer()) && self.far_end(veth.name).is_none())
             }
             Object::Move(moved) => *link == moved.to,
             Object::LooseEnd(end) => *link == end.link,
             _ => false,
         })
-    }
-
-    /// Whether the cable's far end has left the host.
-    fn has_moved(&self, host: LinkName) -> bool {
-        let is_it = |object: &Object| matches!(object, Object::Move(moved) if moved.host == host);
-        self.objects.iter().any(is_it)
     }
 
     /// Whether no other link can have that name, whoever has it.
