@@ -6,11 +6,9 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
 
-use crate::{Host, is_root};
+use crate::{Host, is_root, own_mounts};
 
 /// How long what is being taken down may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,10 +36,7 @@ impl Dock {
         if !is_root() {
             return None;
         }
-        // Of this thread and those it starts.
-        unshare(CloneFlags::CLONE_NEWNS).expect("mounts of our own");
-        let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
-        mount(none, "/", none, private, none).expect("private mounts");
+        own_mounts(&[]);
         let host = Host::new()?;
         host.with_image();
         host.ok("network create --subnet 10.1.0.0/24 n");
