@@ -12,31 +12,15 @@ use std::error::Error;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use mydocker_tests::Host;
+use mydocker_tests::bench::{Cost, Line, Median};
 use nix::sched::{CloneFlags, setns};
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeValLike;
 use serde::Serialize;
 
 const NETWORK: &str = "network create --subnet 10.1.0.0/16 n";
 /// What the floor counts its interfaces from: nobody else gets that far.
 const FIRST_INDEX: u32 = 1_000_000;
-
-/// What one process took.
-#[derive(Clone, Copy, Debug)]
-struct Cost {
-    wall: Duration,
-    cpu: Duration,
-}
-
-/// Medians of several, milliseconds.
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Median {
-    wall_ms: f64,
-    cpu_ms: f64,
-}
 
 #[derive(Debug, Serialize)]
 struct Row {
@@ -48,42 +32,18 @@ struct Row {
     detach: Median,
 }
 
-impl Median {
-    fn of(costs: &[Cost]) -> Self {
-        let median = |mut all: Vec<Duration>| {
-            all.sort_unstable();
-            all[all.len() / 2].as_secs_f64() * 1e3
-        };
-        Self {
-            wall_ms: median(costs.iter().map(|cost| cost.wall).collect()),
-            cpu_ms: median(costs.iter().map(|cost| cost.cpu).collect()),
-        }
-    }
-
-    fn ratio(self, floor: Self) -> String {
-        let (wall, cpu) = (self.wall_ms / floor.wall_ms, self.cpu_ms / floor.cpu_ms);
-        format!(
-            "{:5.2} {:5.2} {wall:4.2}×/{cpu:4.2}×",
-            floor.wall_ms, self.wall_ms
-        )
-    }
+/// A cell: the floor, ours, and ratios of wall and CPU time.
+fn cell(floor: Median, ours: Median) -> String {
+    let ratios = ours.ratios(floor);
+    format!("{:5.2} {:5.2} {ratios}", floor.wall_ms, ours.wall_ms)
 }
 
 /// Runs a process and waits for it.
 fn timed(mut command: Command) -> Cost {
     command.stdin(Stdio::null()).stdout(Stdio::null());
-    let (before, start) = (cpu(), Instant::now());
-    let status = command.status().expect("it starts");
-    let (wall, cpu) = (start.elapsed(), cpu() - before);
+    let (cost, status) = Cost::of(|| command.status().expect("it starts"));
     assert!(status.success(), "{command:?}: {status}");
-    Cost { wall, cpu }
-}
-
-/// What the children that were waited for have used.
-fn cpu() -> Duration {
-    let used = getrusage(UsageWho::RUSAGE_CHILDREN).expect("it can be asked");
-    let us = used.user_time().num_microseconds() + used.system_time().num_microseconds();
-    Duration::from_micros(us.unsigned_abs())
+    cost
 }
 
 struct Bench {
@@ -223,8 +183,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     for count in parked {
         bench.park(count);
         let row = bench.row(rounds);
-        let attach = row.attach.ratio(row.attach_floor);
-        let detach = row.detach.ratio(row.detach_floor);
+        let attach = cell(row.attach_floor, row.attach);
+        let detach = cell(row.detach_floor, row.detach);
         println!("{count:6}  {attach:>31}  {detach:>31}");
         rows.push(row);
     }
@@ -241,55 +201,17 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Wall time of an attach against parked containers, as SVG.
 fn plot(rows: &[Row]) -> String {
-    const WIDTH: f64 = 640.0;
-    const HEIGHT: f64 = 320.0;
-    const MARGIN: f64 = 48.0;
-    let most = |of: &dyn Fn(&Row) -> f64| rows.iter().map(of).fold(1.0, f64::max);
-    let parked = |row: &Row| f64::from(u32::try_from(row.parked).unwrap_or(u32::MAX));
-    let (parked_max, ms_max) = (most(&parked), most(&|row| row.attach.wall_ms).ceil());
-    let x = |parked: f64| MARGIN + parked / parked_max * (WIDTH - 2.0 * MARGIN);
-    let y = |ms: f64| HEIGHT - MARGIN - ms / ms_max * (HEIGHT - 2.0 * MARGIN);
-    let mut svg = format!(
-        r#"<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/>"#
-    );
-    let mut text = |at: (f64, f64), anchor: &str, text: String| {
-        svg += &format!(
-            r#"<text x="{:.0}" y="{:.0}" text-anchor="{anchor}">{text}</text>"#,
-            at.0, at.1
-        );
-    };
-    text(
-        (MARGIN, 20.0),
-        "start",
-        "one attach, ms, against parked containers".to_owned(),
-    );
-    for ms in [0.0, ms_max / 2.0, ms_max] {
-        text((MARGIN - 8.0, y(ms) + 4.0), "end", format!("{ms}"));
-    }
-    for row in rows {
-        text(
-            (x(parked(row)), HEIGHT - MARGIN + 20.0),
-            "middle",
-            row.parked.to_string(),
-        );
-    }
-    type Line<'l> = (&'l str, &'l str, &'l dyn Fn(&Row) -> f64);
-    let lines: [Line<'_>; 2] = [
-        ("floor", "gray", &|row| row.attach_floor.wall_ms),
-        ("mydocker", "steelblue", &|row| row.attach.wall_ms),
-    ];
-    for (name, color, of) in lines {
-        let points = rows
+    let line = |name: &str, color, of: &dyn Fn(&Row) -> Median| Line {
+        name: name.to_owned(),
+        color,
+        points: rows
             .iter()
-            .map(|row| format!("{:.1},{:.1}", x(parked(row)), y(of(row))));
-        let points: Vec<String> = points.collect();
-        let last = rows.last().map_or(0.0, of);
-        svg += &format!(
-            r#"<polyline points="{}" fill="none" stroke="{color}" stroke-width="2"/><text x="{:.0}" y="{:.0}" text-anchor="end" fill="{color}">{name}</text>"#,
-            points.join(" "),
-            x(parked_max),
-            y(last) - 8.0,
-        );
-    }
-    svg + "</svg>\n"
+            .map(|row| (row.parked, of(row).wall_ms))
+            .collect(),
+    };
+    let lines = [
+        line("floor", "gray", &|row| row.attach_floor),
+        line("mydocker", "steelblue", &|row| row.attach),
+    ];
+    mydocker_tests::bench::plot("one attach, ms, against parked containers", &lines)
 }

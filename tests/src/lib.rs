@@ -1,5 +1,7 @@
-//! Test support: a host in a namespace, a host in miniature, and short words for requests.
+//! Test support: a host in a namespace, a host in miniature, and short words for requests; and what the
+//! benchmarks have in common.
 
+pub mod bench;
 mod dock;
 mod host;
 mod idle;
