@@ -9,10 +9,10 @@ ROUNDS ?= 31
 HOST = $(shell rustc -vV | sed -n 's/host: //p')
 STATIC := RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static"
 
-.PHONY: help demo test check unit docs deps build image fuzz fuzzed fuzzer sim release install bench clean
+.PHONY: help demo test check unit docs deps build image fuzz fuzzed fuzzer sim release install bench bench-peers benches clean
 
 help: ## Show this
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
 
 demo: deps build image ## Two real containers and a published port, end to end, in a namespace of their own
 	tests/demo.sh
@@ -65,10 +65,19 @@ release: ## The binary as it is installed: linked statically, which saves a thir
 install: release ## Install it to PREFIX/bin (default /usr/local)
 	install -D -m 0755 target/$(HOST)/release/mydocker $${DESTDIR:-}$${PREFIX:-/usr/local}/bin/mydocker
 
-bench: deps release ## Attach and detach as whole processes, beside what the kernel alone takes
-	$(STATIC) $(CARGO) build --release --locked --target $(HOST) -p mydocker-tests --examples
+bench: deps benches ## Attach and detach as whole processes, beside what the kernel alone takes
 	target/$(HOST)/release/examples/state
 	target/$(HOST)/release/examples/attach $(PARKED) $(ROUNDS) target/bench
+
+bench-peers: deps benches ## The same beside a script, netavark (NETAVARK=FILE) and CNI plugins (CNI_PLUGINS=DIR)
+	@# Who can't be installed is left out, and named.
+	-@tests/deps.sh netavark
+	-@tests/deps.sh cni
+	target/$(HOST)/release/examples/peers $(PARKED) $(ROUNDS) target/bench
+
+# Linked as they are installed.
+benches: release
+	$(STATIC) $(CARGO) build --release --locked --target $(HOST) -p mydocker-tests --examples
 
 clean:
 	$(CARGO) clean

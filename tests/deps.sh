@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs the Debian packages that demo and tests need, or says exactly what is missing.
+# Installs the Debian packages that demo and tests need, and those of others that are named, or says exactly
+# what is missing: deps.sh [netavark|cni]...
 set -eu
 
 missing=
@@ -21,6 +22,12 @@ need busybox busybox-static
 need sysctl procps
 need nsenter util-linux
 need strace strace
+for other in "$@"; do
+	case $other in
+	netavark) [ -e "${NETAVARK:-/usr/lib/podman/netavark}" ] || missing="$missing netavark" ;;
+	cni) [ -e "${CNI_PLUGINS:-/usr/lib/cni}" ] || missing="$missing containernetworking-plugins" ;;
+	esac
+done
 
 [ -n "$missing" ] || exit 0
 case $missing in
