@@ -14,6 +14,7 @@ extern crate std;
 
 mod adoption;
 mod binding;
+mod bitmap;
 mod drift;
 mod drive;
 mod endpoint;

@@ -1,18 +1,12 @@
 //! Pool: which addresses of a subnet are leased, a bit per address.
 
-use alloc::collections::BTreeMap;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use bitvec::prelude::{BitArray, Lsb0};
 use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::Subnet;
-
-/// Bits in one leaf: an address's offset is 12 bits of leaf index and below.
-const LEAF_BITS: u32 = 12;
-/// Words in one leaf.
-const LEAF_WORDS: usize = (1 << LEAF_BITS) / 64;
+use crate::bitmap::Bitmap;
 
 /// The leases of one subnet. Memory follows what is leased, so a /8 and a /64 start empty; the
 /// next free address is found in O(log n) at any fill.
@@ -30,9 +24,7 @@ pub struct Pool {
     /// Where the search for the next lease starts: a released address rests until the search
     /// comes round again.
     cursor: u128,
-    taken: Layer,
-    /// Which leaves of `taken` are full.
-    full: Layer,
+    taken: Bitmap,
     /// Addresses that nobody may lease, in `first..=last`.
     reserved: u128,
     leased: u128,
@@ -76,14 +68,13 @@ impl Pool {
             last,
             end,
             cursor: first,
-            taken: Layer::default(),
-            full: Layer::default(),
+            taken: Bitmap::default(),
             reserved: 0,
             leased: 0,
         };
         for address in subnet.never_leased() {
             if let Some(offset) = offset(base, address)
-                && pool.set(offset)
+                && pool.taken.set(offset)
                 && (first..=last).contains(&offset)
             {
                 pool.reserved += 1;
@@ -95,13 +86,12 @@ impl Pool {
     /// The address that the next lease gets; `None` when all are taken.
     #[must_use]
     pub fn next_free(&self) -> Option<IpAddr> {
-        let ahead = self.first_clear(self.cursor);
-        let found = if ahead <= self.last {
-            ahead
-        } else {
-            self.first_clear(self.first)
+        let free_from = |offset| {
+            let found = self.taken.first_clear(offset);
+            found.filter(|offset| *offset <= self.last)
         };
-        (found <= self.last).then(|| at(self.base, found))
+        let found = free_from(self.cursor).or_else(|| free_from(self.first))?;
+        Some(at(self.base, found))
     }
 
     /// Whether an address can be leased on request.
@@ -136,7 +126,7 @@ impl Pool {
                 self.first
             };
         }
-        self.set(offset);
+        self.taken.set(offset);
         self.leased += 1;
         Ok(())
     }
@@ -147,7 +137,6 @@ impl Pool {
             return;
         };
         self.taken.clear(offset);
-        self.full.clear(offset >> LEAF_BITS);
         self.leased -= 1;
     }
 
@@ -175,100 +164,6 @@ impl Pool {
             && (self.first..=self.last).contains(&offset)
         {
             self.cursor = offset;
-        }
-    }
-
-    fn set(&mut self, offset: u128) -> bool {
-        let new = !self.taken.get(offset);
-        if new && self.taken.set(offset) {
-            self.full.set(offset >> LEAF_BITS);
-        }
-        new
-    }
-
-    /// The first offset from `from` on that is not taken, perhaps beyond the end.
-    fn first_clear(&self, from: u128) -> u128 {
-        match self.taken.first_clear_in_leaf(from) {
-            Some(offset) => offset,
-            // A leaf that is not full has a clear bit, and what it finds there is the answer.
-            None => {
-                let leaf = self.full.first_clear((from >> LEAF_BITS) + 1);
-                self.taken
-                    .first_clear_in_leaf(leaf << LEAF_BITS)
-                    .unwrap_or(leaf << LEAF_BITS)
-            }
-        }
-    }
-}
-
-/// A sparse bitmap: only leaves with a bit set exist.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-struct Layer(BTreeMap<u128, Leaf>);
-
-#[derive(Clone, Debug, Eq, PartialEq)]
-struct Leaf {
-    bits: BitArray<[u64; LEAF_WORDS], Lsb0>,
-    ones: usize,
-}
-
-/// Index of the leaf, and of the bit in it.
-fn split(offset: u128) -> (u128, usize) {
-    (
-        offset >> LEAF_BITS,
-        (offset & ((1 << LEAF_BITS) - 1)) as usize,
-    )
-}
-
-impl Layer {
-    fn get(&self, offset: u128) -> bool {
-        let (index, bit) = split(offset);
-        self.0.get(&index).is_some_and(|leaf| leaf.bits[bit])
-    }
-
-    /// Sets a clear bit; says whether its leaf is full now.
-    fn set(&mut self, offset: u128) -> bool {
-        let (index, bit) = split(offset);
-        let empty = || Leaf {
-            bits: BitArray::ZERO,
-            ones: 0,
-        };
-        let leaf = self.0.entry(index).or_insert_with(empty);
-        leaf.bits.set(bit, true);
-        leaf.ones += 1;
-        leaf.ones == 1 << LEAF_BITS
-    }
-
-    fn clear(&mut self, offset: u128) {
-        let (index, bit) = split(offset);
-        let Some(leaf) = self.0.get_mut(&index).filter(|leaf| leaf.bits[bit]) else {
-            return;
-        };
-        leaf.bits.set(bit, false);
-        leaf.ones -= 1;
-        if leaf.ones == 0 {
-            self.0.remove(&index);
-        }
-    }
-
-    /// The first clear bit from `from` to the end of its leaf.
-    fn first_clear_in_leaf(&self, from: u128) -> Option<u128> {
-        let (index, bit) = split(from);
-        match self.0.get(&index) {
-            None => Some(from),
-            Some(leaf) => leaf.bits[bit..]
-                .first_zero()
-                .map(|zeros| from + zeros as u128),
-        }
-    }
-
-    /// The first clear bit from `from` on, leaf by leaf: as a summary, one leaf speaks for 2^24
-    /// addresses.
-    fn first_clear(&self, mut from: u128) -> u128 {
-        loop {
-            match self.first_clear_in_leaf(from) {
-                Some(offset) => return offset,
-                None => from = ((from >> LEAF_BITS) + 1) << LEAF_BITS,
-            }
         }
     }
 }
@@ -341,7 +236,7 @@ mod tests {
             for _ in 0..5000 {
                 lease_next(&mut pool).unwrap();
             }
-            assert!(pool.taken.0.len() <= 3, "{net}");
+            assert!(pool.taken.leaves() <= 4, "{net}");
             assert_eq!(pool.leased(), 5000);
         }
     }
@@ -355,11 +250,6 @@ mod tests {
         let odd = "10.3.3.9".parse().unwrap();
         pool.release(odd);
         assert_eq!(pool.next_free(), Some(odd));
-        assert_eq!(
-            pool.full.0.len(),
-            1,
-            "one summary leaf speaks for 2^24 addresses"
-        );
     }
 
     #[test]
