@@ -215,7 +215,18 @@ pub(crate) fn change(change: &Change) -> String {
         Change::EndpointAdded(endpoint) => format!("{} attached", endpoint.id),
         Change::EndpointRemoved(id) => format!("{id} detached"),
         Change::EndpointChanged(endpoint) => format!("ports of {} changed", endpoint.id),
+        Change::Several(changes) => several(changes),
         Change::Repaired => "repaired".to_owned(),
+    }
+}
+
+/// `3 at once: db on net attached, …`, cut after a few.
+fn several(changes: &[Change]) -> String {
+    const SHOWN: usize = 5;
+    let shown = comma(changes.iter().take(SHOWN).map(change));
+    match changes.len().saturating_sub(SHOWN) {
+        0 => format!("{} at once: {shown}", changes.len()),
+        more => format!("{} at once: {shown} and {more} more", changes.len()),
     }
 }
 

@@ -49,6 +49,7 @@ impl Hearsay {
                 self.endpoints.insert(endpoint.host_link, endpoint.clone());
             }
             Change::EndpointRemoved(id) => self.endpoints.retain(|_, known| known.id != *id),
+            Change::Several(changes) => changes.iter().for_each(|change| self.hear(change)),
             Change::Repaired => {}
         }
     }

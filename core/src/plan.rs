@@ -38,8 +38,25 @@ pub enum Change {
     EndpointRemoved(EndpointId),
     /// An endpoint publishes other ports than before.
     EndpointChanged(Endpoint),
+    /// All of these, in order, each of which is one that a single request makes.
+    Several(Vec<Self>),
     /// The kernel holds what the state wants; nothing that an undo left over remains.
     Repaired,
+}
+
+impl Change {
+    /// The network that it speaks of, if it is one.
+    pub(crate) fn network(&self) -> Option<&NetworkName> {
+        match self {
+            Self::NetworkAdded(network) => Some(&network.name),
+            Self::NetworkRemoved(name) => Some(name),
+            Self::EndpointAdded(endpoint) | Self::EndpointChanged(endpoint) => {
+                Some(&endpoint.id.network)
+            }
+            Self::EndpointRemoved(id) => Some(&id.network),
+            Self::Several(_) | Self::Repaired => None,
+        }
+    }
 }
 
 impl Plan {
@@ -70,20 +87,36 @@ pub enum OnFailure {
 #[must_use]
 pub fn diff(from: &Footprint, to: &Footprint) -> Vec<Op> {
     let removed = from.difference(to).cloned().collect();
-    let mut gone = standing_on(&removed, from);
-    gone.extend(flushed(&removed, from));
-    let additions = to
-        .iter()
-        .filter(|object| !from.contains(*object) || gone.contains(*object));
-    let additions: Vec<Op> = additions.cloned().map(Op::Add).collect();
-    prune(
-        removed
-            .into_iter()
-            .rev()
-            .map(Op::Del)
-            .chain(additions)
-            .collect(),
-    )
+    let gone = gone_with(&removed, from);
+    let removals = removed.into_iter().rev().map(Op::Del);
+    prune(removals.chain(additions(from, to, &gone)).collect())
+}
+
+/// The same, where each op can be taken back: what goes along with something else is removed before
+/// it, by an op of its own, so that an undo has all of it to add.
+pub(crate) fn diff_step_by_step(from: &Footprint, to: &Footprint) -> Vec<Op> {
+    let gone = gone_with(&from.difference(to).cloned().collect(), from);
+    let additions: Vec<Op> = additions(from, to, &gone).collect();
+    // Removing a setting does nothing, and setting it again does something.
+    let goes = |object: &Object| !object.lingers() || matches!(object, Object::LinkSysctl(_));
+    // A link that goes down loses addresses, so these go before.
+    let first = |object: &Object| matches!(object, Object::Address(_) | Object::Route(_));
+    let (first, rest): (Vec<_>, Vec<_>) = gone.into_iter().rev().filter(goes).partition(first);
+    let removals = first.into_iter().chain(rest).map(Op::Del);
+    removals.chain(additions).collect()
+}
+
+/// What is removed, and what the kernel takes along.
+fn gone_with(removed: &Footprint, from: &Footprint) -> Footprint {
+    let mut gone = standing_on(removed, from);
+    gone.extend(flushed(removed, from));
+    gone
+}
+
+/// What is to be added once that is gone.
+fn additions(from: &Footprint, to: &Footprint, gone: &Footprint) -> impl Iterator<Item = Op> {
+    let missing = |object: &&Object| !from.contains(*object) || gone.contains(*object);
+    to.iter().filter(missing).cloned().map(Op::Add)
 }
 
 /// Routes that the kernel drops because the last IPv4 address of their link goes

@@ -1,5 +1,6 @@
 //! Rejections: why a request was refused. Nothing was tried.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -236,6 +237,9 @@ pub enum Rejection {
         "{0} is still held by what a failed transaction left over: mydocker tries again to remove it with every command"
     )]
     LeftOver(String),
+    /// One of several that are to be carried out together.
+    #[error("request {} of the batch: {why}; nothing of the batch was tried", .at + 1)]
+    InBatch { at: usize, why: Box<Self> },
     /// The bridge's own MAC.
     #[error("mac {mac} is that of the bridge of network `{network}`: choose another")]
     MacOfBridge { mac: Mac, network: NetworkName },

@@ -76,6 +76,9 @@ pub enum Damage {
     /// A changed endpoint that differs in more than its ports.
     #[error("endpoint {0} changes in more than its ports")]
     EndpointOther(EndpointId),
+    /// A change of several that holds more than a request makes.
+    #[error("a change of several holds what no single request changes")]
+    NotOfSeveral,
     /// Two plans begun at once.
     #[error("a transaction begins before the one before it ended")]
     BeginTwice,

@@ -86,6 +86,8 @@ pub struct Transaction {
     landed: Vec<Op>,
     cause: Option<Failure>,
     left: Vec<Object>,
+    /// Whether an undo could not bring back what had been removed.
+    lost: bool,
     /// Whether a process before this one may have carried out any of it.
     resumed: bool,
     phase: Phase,
@@ -116,7 +118,7 @@ impl Transaction {
         let mut transaction = Self::applying(plan);
         transaction.resumed = true;
         if plan.on_failure == OnFailure::Undo {
-            transaction.landed = core::mem::take(&mut transaction.todo);
+            transaction.landed = as_if_landed(core::mem::take(&mut transaction.todo));
             transaction.turn_back(Failure {
                 op: plan.ops.first().cloned(),
                 error: OpError {
@@ -137,6 +139,7 @@ impl Transaction {
             landed: Vec::new(),
             cause: None,
             left: Vec::new(),
+            lost: false,
             resumed: false,
             phase: Phase::Applying,
         }
@@ -201,9 +204,11 @@ impl Transaction {
                     Op::Del(object) => self.left.push(object.clone()),
                     // Its base went with a container that died meanwhile: nothing is left.
                     Op::Add(_) if error.kind == ErrorKind::Missing => continue,
-                    // The process before this one added it.
-                    Op::Add(_) if self.resumed && error.kind == ErrorKind::Exists => continue,
-                    Op::Add(_) => {}
+                    // The process before this one added it, or its removal had not landed.
+                    Op::Add(_) if (self.resumed || undoing) && error.kind == ErrorKind::Exists => {
+                        continue;
+                    }
+                    Op::Add(_) => self.lost |= undoing,
                 }
             }
             let failure = Failure {
@@ -235,10 +240,22 @@ impl Transaction {
         let left = core::mem::take(&mut self.left);
         self.phase = Phase::Closing(Entry::End(match self.cause.take() {
             None => Outcome::Committed,
-            Some(cause) if left.is_empty() && self.on_failure == OnFailure::Undo => {
+            Some(cause) if left.is_empty() && !self.lost && self.on_failure == OnFailure::Undo => {
                 Outcome::RolledBack(cause)
             }
             Some(cause) => Outcome::Stranded { cause, left },
         }));
     }
+}
+
+/// Ops of which any may have landed, so that undoing them leaves what was there before: what they
+/// remove is taken for put back meanwhile, and so it goes first. Half of it may be there, or something
+/// else in its place.
+fn as_if_landed(ops: Vec<Op>) -> Vec<Op> {
+    let is_removal = |op: &Op| matches!(op, Op::Del(_));
+    let (mut landed, additions): (Vec<Op>, _) = ops.into_iter().partition(is_removal);
+    let back: Vec<Op> = landed.iter().rev().cloned().map(Op::inverse).collect();
+    landed.extend(back);
+    landed.extend(additions);
+    landed
 }

@@ -23,6 +23,8 @@ pub struct Scenario {
 pub enum Step {
     /// Somebody asks for something.
     Request(Box<Request>),
+    /// Somebody asks for several things at once.
+    Batch(Vec<Request>),
     /// A container dies, and its namespace with it.
     Kill(Netns),
 }
@@ -31,6 +33,7 @@ pub enum Step {
 #[serde(rename_all = "snake_case")]
 enum Event {
     KillSandbox(Netns),
+    Batch(Vec<Request>),
 }
 
 impl Scenario {
@@ -107,6 +110,7 @@ impl Scenario {
         self.steps.iter().map(|text| {
             let step = match serde_json::from_value(text.clone()) {
                 Ok(Event::KillSandbox(netns)) => Step::Kill(netns),
+                Ok(Event::Batch(requests)) => Step::Batch(requests),
                 Err(_) => {
                     let request = serde_json::from_value(text.clone());
                     Step::Request(request.unwrap_or_else(|error| panic!("{text}: {error}")))

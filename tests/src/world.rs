@@ -184,6 +184,30 @@ impl World {
         })
     }
 
+    /// Plans several requests at once.
+    ///
+    /// # Errors
+    /// The rejection of one of them.
+    pub fn plan_batch(&mut self, requests: &[Request]) -> Result<Plan, Rejection> {
+        let mut facts = Facts::default();
+        for request in requests {
+            let found = self.facts(request);
+            facts.gone.extend(found.gone);
+            if self.state().needs_facts(request) {
+                let gone = facts.gone;
+                facts = Facts {
+                    gone,
+                    ..self.kernel.facts().expect("a model has facts")
+                };
+            }
+        }
+        let Self { journal, kernel } = self;
+        let state = &mut journal.state;
+        state.plan_batch_around(facts, requests, |wanted| {
+            Ok(kernel.listeners(wanted).expect("a model can be asked"))
+        })
+    }
+
     /// Plans a request and carries it out.
     ///
     /// # Errors

@@ -19,15 +19,16 @@ fn play(name: &str) -> (String, Vec<Rejection>) {
     let mut rejections = Vec::new();
     for (text, step) in scenario.steps() {
         write!(log, "\n## {text}\n").unwrap();
-        let request = match step {
+        let planned = match step {
             Step::Kill(netns) => {
                 world.kernel.kill_sandbox(&netns);
                 writeln!(log, "ip netns del {}", netns.ip_netns_name().unwrap()).unwrap();
                 continue;
             }
-            Step::Request(request) => request,
+            Step::Request(request) => world.plan(&request),
+            Step::Batch(requests) => world.plan_batch(&requests),
         };
-        match world.plan(&request) {
+        match planned {
             Ok(plan) => {
                 let script = render(&plan.ops, Rendering::Script);
                 log.push_str(script.strip_prefix(&header).unwrap());

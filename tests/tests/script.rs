@@ -54,19 +54,19 @@ fn acts(scenario: &Scenario) -> (Vec<Act>, Footprint) {
     let mut world = scenario.world();
     let (mut acts, mut wanted) = (Vec::new(), Footprint::new());
     for (_, step) in scenario.steps() {
-        match step {
+        let planned = match step {
             Step::Kill(netns) => {
                 world.kernel.kill_sandbox(&netns);
                 acts.push(Act::Kill(netns));
+                continue;
             }
-            Step::Request(request) => {
-                let Ok(plan) = world.plan(&request) else {
-                    continue;
-                };
-                assert_eq!(world.carry_out(plan.clone()), Outcome::Committed);
-                wanted.extend(world.state().footprint());
-                acts.push(Act::Apply(Box::new(plan)));
-            }
+            Step::Request(request) => world.plan(&request),
+            Step::Batch(requests) => world.plan_batch(&requests),
+        };
+        if let Ok(plan) = planned {
+            assert_eq!(world.carry_out(plan.clone()), Outcome::Committed);
+            wanted.extend(world.state().footprint());
+            acts.push(Act::Apply(Box::new(plan)));
         }
     }
     (acts, wanted)

@@ -81,6 +81,7 @@ pub(super) fn check(dir: &Dir, change: &Change) -> Result<(), StoreError> {
             dir.check_writable()
         }
         Change::NetworkRemoved(_) => dir.check_writable(),
+        Change::Several(changes) => changes.iter().try_for_each(|change| check(dir, change)),
         Change::EndpointAdded(_)
         | Change::EndpointRemoved(_)
         | Change::EndpointChanged(_)

@@ -106,10 +106,15 @@ pub(super) fn append(dir: &Dir, mut event: Event) -> Result<(), StoreError> {
 /// Leaves out what there may be a quarter of a million of.
 fn shorten(plan: &mut Plan) {
     plan.ops.clear();
-    match &mut plan.change {
+    shorten_change(&mut plan.change);
+}
+
+fn shorten_change(change: &mut Change) {
+    match change {
         Change::EndpointAdded(endpoint) | Change::EndpointChanged(endpoint) => {
             endpoint.ports.clear();
         }
+        Change::Several(changes) => changes.iter_mut().for_each(shorten_change),
         Change::NetworkAdded(_)
         | Change::NetworkRemoved(_)
         | Change::EndpointRemoved(_)

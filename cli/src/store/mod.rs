@@ -34,6 +34,7 @@ pub use history::Event;
 pub(crate) use lock::Lock;
 pub use roots::Roots;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -387,7 +388,7 @@ impl Store {
         let mut found = Vec::new();
         let changing = changing(&self.state);
         for name in definition::names(dir)? {
-            if self.state.network(&name).is_some() || changing.as_ref() == Some(&name) {
+            if self.state.network(&name).is_some() || changing.contains(&name) {
                 continue;
             }
             match definition::read(dir, &name) {
@@ -414,7 +415,7 @@ impl Store {
         let there = definition::names(dir)?;
         let changing = changing(&self.state);
         for network in self.state.networks() {
-            if !there.contains(&network.name) && changing.as_ref() != Some(&network.name) {
+            if !there.contains(&network.name) && !changing.contains(&network.name) {
                 definition::write(dir, network)?;
             }
         }
@@ -424,7 +425,7 @@ impl Store {
     /// That the definitions can follow a change, before anything is done about it.
     fn check_definition(&self, change: &Change) -> Result<(), StoreError> {
         match change {
-            Change::NetworkAdded(_) | Change::NetworkRemoved(_) => {
+            Change::NetworkAdded(_) | Change::NetworkRemoved(_) | Change::Several(_) => {
                 definition::check(&Dir::create(&self.roots.root, NAME)?, change)
             }
             Change::EndpointAdded(_)
@@ -533,7 +534,7 @@ impl Recorder for Store {
                 let plan = self.state.pending().cloned();
                 let changed = changing(&self.state);
                 self.state.absorb(entry).map_err(contradiction)?;
-                if let Some(name) = changed {
+                for name in changed {
                     self.follow(&name)?;
                 }
                 let Writer { run, tables } = &mut writer;
@@ -612,16 +613,22 @@ fn salvage(run: &Dir, subject: &Subject) -> Option<State> {
     }
 }
 
-/// The network that the transaction under way adds or removes.
-fn changing(state: &State) -> Option<NetworkName> {
-    match &state.pending()?.change {
-        Change::NetworkAdded(network) => Some(network.name.clone()),
-        Change::NetworkRemoved(name) => Some(name.clone()),
-        Change::EndpointAdded(_)
-        | Change::EndpointRemoved(_)
-        | Change::EndpointChanged(_)
-        | Change::Repaired => None,
+/// The networks that the transaction under way adds or removes.
+fn changing(state: &State) -> BTreeSet<NetworkName> {
+    fn of(change: &Change) -> BTreeSet<NetworkName> {
+        match change {
+            Change::NetworkAdded(network) => [network.name.clone()].into(),
+            Change::NetworkRemoved(name) => [name.clone()].into(),
+            Change::Several(changes) => changes.iter().flat_map(of).collect(),
+            Change::EndpointAdded(_)
+            | Change::EndpointRemoved(_)
+            | Change::EndpointChanged(_)
+            | Change::Repaired => BTreeSet::new(),
+        }
     }
+    state
+        .pending()
+        .map_or_else(BTreeSet::new, |plan| of(&plan.change))
 }
 
 /// The state with more networks, which are down.

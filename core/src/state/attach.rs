@@ -7,14 +7,14 @@ use core::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::Raised;
 use super::create::at_most;
 use super::index::NetworkState;
+use super::{Raised, landing};
 use crate::name::is_setting_key;
 use crate::network::IPV6_SETTINGS;
 use crate::{
-    AttachSpec, Change, Endpoint, EndpointId, Facts, Family, Holder, LinkName, Mac, Ns, OnFailure,
-    Op, Plan, PoolError, Rejection, Setting, State, diff,
+    AttachSpec, Change, Endpoint, EndpointId, Facts, Family, Holder, LinkName, Mac, OnFailure,
+    Plan, PoolError, Rejection, Setting, State, diff,
 };
 
 /// So many endpoints a network has at most: the kernel's limit of a bridge's ports (`BR_MAX_PORTS`,
@@ -85,12 +85,7 @@ impl State {
             .filter(|endpoint| endpoint.id != *id)
             .collect();
         let mut ops = diff(&self.objects_of(&joined), &self.objects_of(&staying));
-        // Nothing can be added to a namespace that is gone, such as the default route that another
-        // network would take over.
-        ops.retain(|op| match (op, op.object().ns()) {
-            (Op::Add(_), Ns::Sandbox(netns)) => !facts.gone.contains(netns),
-            (Op::Add(_), Ns::Host) | (Op::Del(_), _) => true,
-        });
+        landing(&mut ops, facts);
         let change = Change::EndpointRemoved(id.clone());
         Ok(Plan {
             change,

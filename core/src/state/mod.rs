@@ -2,6 +2,7 @@
 
 mod adopt;
 mod attach;
+mod batch;
 mod bindings;
 mod create;
 mod index;
@@ -18,8 +19,8 @@ use ipnet::IpNet;
 use crate::snapshot::{Damage, NetworkRecord, Snapshot};
 use crate::{
     Change, ContainerName, Endpoint, EndpointId, Entry, Facts, Family, Footprint, ForeignChain,
-    Forwarding, Instance, Listener, Netns, Network, NetworkName, Object, OnFailure, Op, Outcome,
-    Plan, PortBinding, Rejection, Request, Usage, Warning, diff, standing_on,
+    Forwarding, Instance, Listener, Netns, Network, NetworkName, Ns, Object, OnFailure, Op,
+    Outcome, Plan, PortBinding, Rejection, Request, Usage, Warning, diff, standing_on,
 };
 pub use attach::BRIDGE_PORTS_MAX;
 use index::{NetworkState, PortIndex, Sandbox};
@@ -256,24 +257,11 @@ impl State {
     /// Why it can't be, or why `look` could not; nothing was touched.
     pub fn plan_around<E: From<Rejection>>(
         &self,
-        mut facts: Facts,
+        facts: Facts,
         request: &Request,
-        mut look: impl FnMut(&[PortBinding]) -> Result<Vec<Listener>, E>,
+        look: impl FnMut(&[PortBinding]) -> Result<Vec<Listener>, E>,
     ) -> Result<Plan, E> {
-        loop {
-            let plan = self.plan(&facts, request)?;
-            let wanted = plan.publishes();
-            if wanted.is_empty() {
-                return Ok(plan);
-            }
-            let mut found = look(&wanted)?;
-            // Each round knows more than the last, so there is an end.
-            found.retain(|listener| !facts.listeners.contains(listener));
-            if found.is_empty() {
-                return Ok(plan);
-            }
-            facts.listeners.extend(found);
-        }
+        around(facts, |facts| self.plan(facts, request), look)
     }
 
     /// The names and keys of debris stay taken, as its addresses and ports do: whoever took one
@@ -408,10 +396,12 @@ impl State {
                 Ok(())
             }
             Entry::End(outcome) => {
-                let plan = self.pending.clone().ok_or(Damage::EndWithoutBegin)?;
-                self.conclude(&plan, outcome)?;
-                self.pending = None;
-                Ok(())
+                let plan = self.pending.take().ok_or(Damage::EndWithoutBegin)?;
+                let concluded = self.conclude(&plan, outcome);
+                if concluded.is_err() {
+                    self.pending = Some(plan);
+                }
+                concluded
             }
         }
     }
@@ -455,6 +445,7 @@ impl State {
             Change::EndpointAdded(endpoint) => self.insert_endpoint(endpoint.clone()),
             Change::EndpointRemoved(id) => self.remove_endpoint(id),
             Change::EndpointChanged(endpoint) => self.change_ports(endpoint),
+            Change::Several(changes) => self.apply_several(changes),
             Change::Repaired => {
                 self.debris.clear();
                 self.reindex()
@@ -467,6 +458,38 @@ impl State {
         *self = Self::restore(self.snapshot())?;
         Ok(())
     }
+}
+
+/// Plans as long as `look` finds programs of the host that nobody knew of where the plan would
+/// publish a port.
+fn around<E: From<Rejection>>(
+    mut facts: Facts,
+    mut plan: impl FnMut(&Facts) -> Result<Plan, Rejection>,
+    mut look: impl FnMut(&[PortBinding]) -> Result<Vec<Listener>, E>,
+) -> Result<Plan, E> {
+    loop {
+        let plan = plan(&facts)?;
+        let wanted = plan.publishes();
+        if wanted.is_empty() {
+            return Ok(plan);
+        }
+        let mut found = look(&wanted)?;
+        // Each round knows more than the last, so there is an end.
+        found.retain(|listener| !facts.listeners.contains(listener));
+        if found.is_empty() {
+            return Ok(plan);
+        }
+        facts.listeners.extend(found);
+    }
+}
+
+/// Keeps the ops that can land: nothing can be added to a namespace that is gone, such as the default
+/// route that another network would take over.
+fn landing(ops: &mut Vec<Op>, facts: &Facts) {
+    ops.retain(|op| match (op, op.object().ns()) {
+        (Op::Add(_), Ns::Sandbox(netns)) => !facts.gone.contains(netns),
+        (Op::Add(_), Ns::Host) | (Op::Del(_), _) => true,
+    });
 }
 
 /// What a network needs to be up: its own objects, the ruleset with the first, passages through

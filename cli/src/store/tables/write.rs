@@ -1,10 +1,10 @@
 //! Writing tables: what one plan changed, or everything.
 
-use mydocker_core::{Change, Endpoint, EndpointId, NetworkName, NetworkRecord, State};
+use mydocker_core::{Change, Endpoint, EndpointId, NetworkName, State};
 use redb::{Durability, ReadableTable, Table, WriteTransaction};
 
 use super::{
-    CLAIMS, Claim, ENDPOINTS, Id, META, Meta, NETWORKS, NetworkRow, Result, Tables, claims, damaged,
+    CLAIMS, Claim, ENDPOINTS, Id, META, Meta, NETWORKS, NetworkRow, Result, Tables, claims,
 };
 use crate::store::StoreError;
 
@@ -120,6 +120,10 @@ impl Writer<'_> {
                 self.remove_endpoint(&endpoint.id)?;
                 self.put_endpoint(endpoint)
             }
+            Change::Several(changes) => {
+                let mut changes = changes.iter();
+                changes.try_for_each(|change| self.apply(state, change))
+            }
             Change::Repaired => Ok(()),
         }
     }
@@ -133,13 +137,12 @@ impl Writer<'_> {
         }
     }
 
-    /// Puts a network down as the state has it.
+    /// Puts a network down as the state has it in the end.
     fn put_network(&mut self, state: &State, name: &NetworkName, endpoints: usize) -> Result<()> {
-        let missing = || {
-            let what = format!("network `{name}` is spoken of and not there");
-            damaged(&self.tables.path, 0, what)
+        let Some(record) = state.record(name) else {
+            // A later change of the same plan takes it away.
+            return Ok(());
         };
-        let record: NetworkRecord = state.record(name).ok_or_else(missing)?;
         let row = self.tables.row(&NetworkRow { record, endpoints })?;
         let put = self.networks.insert(name.as_str(), &*row);
         put.map(drop).map_err(self.tables.failed())
