@@ -85,7 +85,10 @@ impl NetlinkExecutor {
             .zip(&results)
             .filter(|(_, result)| result.is_ok());
         let landed = landed.map(|(op, _)| op);
-        if let Err(error) = conntrack::flush(&self.home, &mut self.socket, landed) {
+        let flushed = self.firewall.conntrack();
+        let flushed =
+            flushed.and_then(|mut socket| conntrack::flush(&mut socket, &mut self.socket, landed));
+        if let Err(error) = flushed {
             half_done(ops, &mut results, &error);
         }
         results

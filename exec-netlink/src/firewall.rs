@@ -7,6 +7,7 @@ use mydocker_core::{
     Table, objects_of,
 };
 
+use crate::conntrack::ConntrackSocket;
 use crate::errno;
 use crate::home::Home;
 use crate::nft::{Batch, BatchError, Condition, Foreign, NftSocket, Seen};
@@ -26,6 +27,11 @@ impl Firewall {
             self.socket = Some(opened.map_err(|error| errno::of_io("nf_tables", &error))?);
         }
         Ok(())
+    }
+
+    /// The way to tracked connections.
+    pub(crate) fn conntrack(&mut self) -> Result<ConntrackSocket, OpError> {
+        Ok(ConntrackSocket::over(self.socket()?.shared()))
     }
 
     fn socket(&mut self) -> Result<&mut NftSocket, OpError> {

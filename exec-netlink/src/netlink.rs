@@ -1,6 +1,7 @@
 //! What all netlink sockets share: messages in a datagram, and datagrams that are waiting.
 
 use std::io;
+use std::sync::Arc;
 
 use mydocker_core::OpError;
 use netlink_sys::Socket;
@@ -93,7 +94,7 @@ pub(crate) fn receive(socket: &Socket, buffer: &mut Vec<u8>) -> io::Result<bool>
 #[derive(Debug)]
 pub(crate) struct Client {
     what: &'static str,
-    socket: Socket,
+    socket: Arc<Socket>,
     sequence: u32,
     buffer: Vec<u8>,
 }
@@ -108,12 +109,18 @@ impl Client {
             socket.set_cap_ack(true)?;
             Ok(socket)
         };
-        Ok(Self {
+        let socket = open().map_err(|error| errno::of_io(what, &error))?;
+        Ok(Self::over(what, Arc::new(socket)))
+    }
+
+    /// Over a socket that somebody opened so, and has no answers to wait for.
+    pub(crate) fn over(what: &'static str, socket: Arc<Socket>) -> Self {
+        Self {
             what,
-            socket: open().map_err(|error| errno::of_io(what, &error))?,
+            socket,
             sequence: 0,
             buffer: Vec::with_capacity(RECEIVE_BYTES),
-        })
+        }
     }
 
     /// Sends one message, which asks for an acknowledgement (`NLM_F_ACK`) or a list

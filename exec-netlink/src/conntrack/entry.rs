@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use mydocker_core::{Family, Protocol};
 
-use super::Pass;
+use super::{Ending, Pass};
 use crate::netlink::Message;
 use crate::nft::attr::{Attr, Writer, attrs, find};
 use crate::nft::message::{FAMILY_BYTES, begin, end};
@@ -46,7 +46,9 @@ const CTA_FILTER_REPLY_FLAGS: u16 = 2;
 
 /// What of a tuple counts in a filter: `CTA_FILTER_F_*`, net/netfilter/nf_internals.h.
 const F_IP_SRC: u32 = 1 << 0;
+const F_IP_DST: u32 = 1 << 1;
 const F_PROTO_NUM: u32 = 1 << 3;
+const F_PROTO_SRC_PORT: u32 = 1 << 4;
 const F_PROTO_DST_PORT: u32 = 1 << 5;
 
 /// A tracked connection: a line of `conntrack -L`. Ports are 0 where the protocol has none.
@@ -128,6 +130,55 @@ pub(super) fn list(pass: Pass) -> Vec<u8> {
             write_filter(out, F_PROTO_NUM | F_PROTO_DST_PORT, 0);
         }
     })
+}
+
+/// Ends all connections of a kind, whoever they are. Equivalent to: conntrack -D, with `--orig-src`,
+/// `--reply-src`, or ports
+pub(super) fn end_all(ending: &Ending) -> Vec<u8> {
+    request(
+        IPCTNL_MSG_CT_DELETE,
+        NLM_F_ACK,
+        AF_INET,
+        |out| match *ending {
+            Ending::From(address) => {
+                out.nest(CTA_TUPLE_ORIG, |out| write_source(out, address));
+                write_filter(out, F_IP_SRC, 0);
+            }
+            Ending::AnsweredBy(address) => {
+                out.nest(CTA_TUPLE_REPLY, |out| write_source(out, address));
+                write_filter(out, 0, F_IP_SRC);
+            }
+            Ending::Led {
+                protocol,
+                at,
+                port,
+                to,
+            } => {
+                let mut original = F_PROTO_NUM | F_PROTO_DST_PORT;
+                out.nest(CTA_TUPLE_ORIG, |out| {
+                    if let Some(at) = at {
+                        original |= F_IP_DST;
+                        out.nest(CTA_TUPLE_IP, |out| {
+                            out.bytes(CTA_IP_V4_DST, &at.octets());
+                        });
+                    }
+                    out.nest(CTA_TUPLE_PROTO, |out| {
+                        out.bytes(CTA_PROTO_NUM, &[protocol.number()]);
+                        out.bytes(CTA_PROTO_DST_PORT, &port.to_be_bytes());
+                    });
+                });
+                out.nest(CTA_TUPLE_REPLY, |out| {
+                    write_source(out, *to.ip());
+                    out.nest(CTA_TUPLE_PROTO, |out| {
+                        out.bytes(CTA_PROTO_NUM, &[protocol.number()]);
+                        out.bytes(CTA_PROTO_SRC_PORT, &to.port().to_be_bytes());
+                    });
+                });
+                let reply = F_IP_SRC | F_PROTO_NUM | F_PROTO_SRC_PORT;
+                write_filter(out, original, reply);
+            }
+        },
+    )
 }
 
 /// Asks how many connections the namespace has. Equivalent to: conntrack -C

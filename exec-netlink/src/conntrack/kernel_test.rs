@@ -6,8 +6,8 @@ use std::process::Command;
 use mydocker_core::{Dnat, Family, Guard, Instance, Object, Op, Protocol};
 
 use super::socket::ConntrackSocket;
-use super::{Pass, flush};
-use crate::home::Home;
+use super::{Ending, Pass, flush};
+use crate::nft::NftSocket;
 use crate::nft::testing::{isolated, run};
 use crate::rtnl::RouteSocket;
 
@@ -74,16 +74,19 @@ fn guard(addresses: &[&str]) -> Object {
     })
 }
 
+fn conntrack() -> ConntrackSocket {
+    ConntrackSocket::over(NftSocket::open().unwrap().shared())
+}
+
 fn flush_after(ops: &[Op]) {
-    let home = Home::open().unwrap();
     let mut routes = RouteSocket::open().unwrap();
-    flush(&home, &mut routes, ops.iter()).unwrap();
+    flush(&mut conntrack(), &mut routes, ops.iter()).unwrap();
 }
 
 #[test]
 fn the_kernel_lists_what_a_pass_is_about() {
     on_a_host(|| {
-        let mut socket = ConntrackSocket::open().unwrap();
+        let mut socket = conntrack();
         assert_eq!(socket.count().unwrap(), 0);
         track("udp", "192.0.2.9", ("192.0.2.1", 53), ("192.0.2.1", 53));
         track("udp", "192.0.2.9", ("192.0.2.1", 54), ("10.0.0.2", 53));
@@ -136,6 +139,48 @@ fn each_op_ends_its_own_connections() {
     });
 }
 
+/// What differs in one thing only stays, of whatever protocol.
+#[test]
+fn the_kernel_ends_what_it_is_told_to() {
+    on_a_host(|| {
+        let all = || {
+            track("tcp", "192.0.2.9", ("192.0.2.1", 8080), ("10.0.0.2", 80));
+            track("udp", "192.0.2.9", ("192.0.2.1", 8080), ("10.0.0.2", 80));
+            track("tcp", "192.0.2.6", ("192.0.2.7", 8080), ("10.0.0.2", 80));
+            track("tcp", "192.0.2.5", ("192.0.2.1", 8081), ("10.0.0.2", 80));
+            track("tcp", "192.0.2.8", ("192.0.2.1", 8080), ("10.0.0.2", 81));
+            track("tcp", "192.0.2.7", ("192.0.2.1", 8080), ("10.0.0.3", 80));
+            track("tcp", "fd00::9", ("2001:db8::1", 8080), ("fd00::2", 80));
+        };
+        let mut socket = conntrack();
+        let to = "10.0.0.2:80".parse().unwrap();
+        let led = |at| Ending::Led {
+            protocol: Protocol::Tcp,
+            at,
+            port: 8080,
+            to,
+        };
+        all();
+        if !socket.end_all(&[led(None)].into()).unwrap() {
+            println!("skipped: a kernel before 6.11 ends what it listed only");
+            assert_eq!(socket.count().unwrap(), 7);
+            return;
+        }
+        assert_eq!(socket.count().unwrap(), 5);
+        run("conntrack -F");
+        all();
+        let here = "192.0.2.1".parse().unwrap();
+        assert!(socket.end_all(&[led(Some(here))].into()).unwrap());
+        assert_eq!(socket.count().unwrap(), 6);
+        let by = Ending::AnsweredBy(*to.ip());
+        assert!(socket.end_all(&[by].into()).unwrap());
+        assert_eq!(socket.count().unwrap(), 2);
+        let from = Ending::From("192.0.2.7".parse().unwrap());
+        assert!(socket.end_all(&[from].into()).unwrap());
+        assert_eq!(tracked(), ["2001:db8::1 8080"]);
+    });
+}
+
 #[test]
 fn thousands_of_bindings_end_theirs_at_once() {
     on_a_host(|| {
@@ -155,7 +200,7 @@ fn thousands_of_bindings_end_theirs_at_once() {
 fn what_ended_by_itself_is_ended() {
     on_a_host(|| {
         track("udp", "192.0.2.9", ("192.0.2.1", 53), ("192.0.2.1", 53));
-        let mut socket = ConntrackSocket::open().unwrap();
+        let mut socket = conntrack();
         let listed = socket.list(Pass::All).unwrap();
         run("conntrack -D -p udp");
         socket.end(&listed[0]).unwrap();

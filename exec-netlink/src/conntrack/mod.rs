@@ -15,16 +15,19 @@ mod kernel_test;
 mod socket;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use mydocker_core::{Dnat, Family, Object, Op, OpError, Protocol};
 
-use crate::home::Home;
 use crate::netlink::{Message, messages};
 use crate::route;
 use crate::rtnl::RouteSocket;
 use entry::Connection;
-use socket::ConntrackSocket;
+pub(crate) use socket::ConntrackSocket;
+
+/// Endings that the kernel is asked for one at a time; it passes over its table's empty buckets in
+/// half a millisecond for each, and takes nine to list what is in it.
+const ENDINGS_MAX: usize = 8;
 
 /// Passes that look for something each; what would take more looks at everything, once.
 const PASSES_MAX: usize = 8;
@@ -34,17 +37,23 @@ const READ_MAX: u32 = 4096;
 
 /// Ends the connections that `ops`, all of which landed, leave behind.
 pub(crate) fn flush<'a>(
-    home: &Home,
+    socket: &mut ConntrackSocket,
     routes: &mut RouteSocket,
     ops: impl Iterator<Item = &'a Op> + Clone,
 ) -> Result<(), OpError> {
-    let stale = Stale::after(ops);
+    let mut stale = Stale::after(ops);
     if stale.is_empty() {
         return Ok(());
     }
-    let mut socket = home.inside(ConntrackSocket::open)??;
     let count = socket.count()?;
     if count == 0 {
+        return Ok(());
+    }
+    let endings = stale.endings();
+    if endings.len() <= ENDINGS_MAX && socket.end_all(&endings)? {
+        stale.forget_endings();
+    }
+    if stale.is_empty() {
         return Ok(());
     }
     let mut local = BTreeMap::new();
@@ -80,6 +89,25 @@ struct Stale {
     released: BTreeSet<IpAddr>,
     /// Addresses that had no wall around them: they are guarded again together with everybody.
     exposed: BTreeSet<IpAddr>,
+}
+
+/// Connections that the kernel can be told to end without listing them.
+///
+/// None of IPv6, of which it would end all but those (see [`Pass::V6`]), and none of a port of SCTP,
+/// whose ports it does not compare (`ctnetlink_filter_match_tuple`).
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Ending {
+    /// An address opened them.
+    From(Ipv4Addr),
+    /// An address answers them.
+    AnsweredBy(Ipv4Addr),
+    /// A published port, of one address of the host or of all, led them to a container.
+    Led {
+        protocol: Protocol,
+        at: Option<Ipv4Addr>,
+        port: u16,
+        to: SocketAddrV4,
+    },
 }
 
 /// What the connections of one walk through the kernel's table have in common.
@@ -153,6 +181,44 @@ impl Stale {
             && self.exposed.is_empty()
     }
 
+    /// What of it the kernel can end by itself. Whose address is given back loses all connections, those
+    /// of published ports among them.
+    fn endings(&self) -> BTreeSet<Ending> {
+        let released = self.released.iter().filter_map(|address| v4(*address));
+        let mut all: BTreeSet<Ending> = released
+            .flat_map(|address| [Ending::From(address), Ending::AnsweredBy(address)])
+            .collect();
+        for ((protocol, port, to), hosts) in &self.unpublished {
+            let (protocol, port) = (*protocol, *port);
+            let SocketAddr::V4(to) = *to else { continue };
+            if protocol == Protocol::Sctp || self.released.contains(&(*to.ip()).into()) {
+                continue;
+            }
+            for at in hosts {
+                let at = at.and_then(v4);
+                all.insert(Ending::Led {
+                    protocol,
+                    at,
+                    port,
+                    to,
+                });
+            }
+        }
+        all
+    }
+
+    /// Leaves what is not among [`Self::endings`].
+    fn forget_endings(&mut self) {
+        let released = &self.released;
+        self.unpublished.retain(|(protocol, _, to), _| match to {
+            SocketAddr::V4(to) => {
+                *protocol == Protocol::Sctp && !released.contains(&(*to.ip()).into())
+            }
+            SocketAddr::V6(_) => true,
+        });
+        self.released.retain(IpAddr::is_ipv6);
+    }
+
     /// The walks that come by all of them, through a table of `count` connections.
     fn passes(&self, count: u32) -> BTreeSet<Pass> {
         let released = self.released.iter().copied();
@@ -215,6 +281,13 @@ impl Stale {
         let hosts = self.published.get(&(Family::of(ip), port));
         hosts
             .is_some_and(|hosts| hosts.contains(&Some(ip)) || hosts.contains(&None) && is_local(ip))
+    }
+}
+
+fn v4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
     }
 }
 
@@ -373,6 +446,37 @@ mod tests {
             "its own"
         );
         assert!(!ends(&again[1..], Tcp, [client, web, web]), "they stood");
+    }
+
+    #[test]
+    fn what_the_kernel_ends_by_itself() {
+        use Protocol::{Sctp, Tcp};
+        let to = "10.0.0.2:80".parse().unwrap();
+        let led = |protocol, at| Ending::Led {
+            protocol,
+            at,
+            port: 8080,
+            to,
+        };
+        let mut ops = vec![
+            Op::Del(dnat(None, Tcp, 8080, "10.0.0.2:80")),
+            Op::Del(dnat(Some("192.0.2.1"), Tcp, 8080, "10.0.0.2:80")),
+            Op::Del(dnat(None, Sctp, 8080, "10.0.0.2:80")),
+            Op::Del(dnat(None, Tcp, 8080, "[fd00::2]:80")),
+        ];
+        let mut stale = Stale::after(ops.iter());
+        let one = Some(Ipv4Addr::new(192, 0, 2, 1));
+        assert_eq!(stale.endings(), [led(Tcp, None), led(Tcp, one)].into());
+        stale.forget_endings();
+        assert_eq!(stale.unpublished.len(), 2);
+        assert!(stale.endings().is_empty() && !stale.is_empty());
+        ops.push(Op::Del(guard(&["10.0.0.2", "fd00::2"])));
+        let mut stale = Stale::after(ops.iter());
+        let address = *to.ip();
+        let all = [Ending::From(address), Ending::AnsweredBy(address)];
+        assert_eq!(stale.endings(), all.into());
+        stale.forget_endings();
+        assert_eq!((stale.unpublished.len(), stale.released.len()), (1, 1));
     }
 
     #[test]

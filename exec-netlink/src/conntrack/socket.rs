@@ -1,22 +1,26 @@
 //! The way to ctnetlink and back.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use mydocker_core::{ErrorKind, OpError};
-use netlink_sys::constants::NETLINK_NETFILTER;
+use netlink_sys::Socket;
 use nix::errno::Errno;
 
-use super::Pass;
 use super::entry::{self, Connection};
+use super::{Ending, Pass};
 use crate::errno;
 use crate::netlink::Client;
 
 /// A netfilter socket for tracked connections.
 #[derive(Debug)]
-pub(super) struct ConntrackSocket(Client);
+pub(crate) struct ConntrackSocket(Client);
 
 impl ConntrackSocket {
-    /// Opens a socket in the calling thread's network namespace.
-    pub(super) fn open() -> Result<Self, OpError> {
-        Client::open("ctnetlink", NETLINK_NETFILTER).map(Self)
+    /// Over a netfilter socket that is there, and at rest: the close of another one would wait for
+    /// what was deleted over the first.
+    pub(crate) fn over(socket: Arc<Socket>) -> Self {
+        Self(Client::over("ctnetlink", socket))
     }
 
     /// How many connections the namespace has that can be listed: none in a kernel without
@@ -41,6 +45,26 @@ impl ConntrackSocket {
             all.extend(Connection::decode(message));
         });
         asked.map(|()| all)
+    }
+
+    /// Has the kernel end them, those that nobody has moved to hardware; or says that it can't:
+    /// Linux 6.11 or later. Others want every tuple to be complete, so that none of them takes less
+    /// for more.
+    pub(super) fn end_all(&mut self, endings: &BTreeSet<Ending>) -> Result<bool, OpError> {
+        for ending in endings {
+            match self.0.ask(entry::end_all(ending), |_| ()) {
+                Err(error)
+                    if matches!(
+                        error.kind,
+                        ErrorKind::Os(errno) if errno == Errno::EINVAL as i32
+                    ) || error.kind == ErrorKind::Unsupported =>
+                {
+                    return Ok(false);
+                }
+                other => other?,
+            }
+        }
+        Ok(true)
     }
 
     /// Ends a connection, which may have ended by itself.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use mydocker_core::{Element, Ruleset, Set, TableFamily};
 use netlink_sys::Socket;
@@ -32,7 +33,7 @@ const DUMP_TRIES_MAX: usize = 64;
 /// close it where nobody waits.
 #[derive(Debug)]
 pub struct NftSocket {
-    socket: Socket,
+    socket: Arc<Socket>,
     sequence: u32,
     buffer: Vec<u8>,
 }
@@ -46,10 +47,15 @@ impl NftSocket {
         socket.set_ext_ack(true)?;
         socket.set_cap_ack(true)?;
         Ok(Self {
-            socket,
+            socket: Arc::new(socket),
             sequence: 0,
             buffer: Vec::with_capacity(RECEIVE_BYTES),
         })
+    }
+
+    /// The socket itself, for another protocol of netfilter's while this one is at rest.
+    pub(crate) fn shared(&self) -> Arc<Socket> {
+        Arc::clone(&self.socket)
     }
 
     /// Makes all changes of `batch`, or none of them if it fails.
