@@ -36,6 +36,13 @@ impl Instance {
         0x6d00_0000 | self.0
     }
 
+    /// `IFLA_GROUP` of links of ours that are about to be removed all at once: `l` and the instance.
+    /// One that carries it is as much ours, should nobody get to remove it.
+    #[must_use]
+    pub fn leaving_group(self) -> u32 {
+        0x6c00_0000 | self.0
+    }
+
     /// The name of our nf_tables tables: `mydocker`, and a suffix for all but the default.
     #[must_use]
     pub fn table(self) -> String {

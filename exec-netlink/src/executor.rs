@@ -9,8 +9,10 @@ use mydocker_core::{
     OpResult, PortBinding, Protocol,
 };
 
+use crate::errand::{Runner, Threads};
 use crate::firewall::{self, Firewall};
 use crate::home::{self, Home};
+use crate::removal::Errands;
 use crate::rtnl::RouteSocket;
 use crate::space::{Links, Space};
 use crate::{census, conntrack, errno, facts, listeners, netns, observe, sysctl};
@@ -36,6 +38,8 @@ pub struct NetlinkExecutor {
     home: Home,
     socket: RouteSocket,
     firewall: Firewall,
+    // Errands end when this is closed, and the firewall's socket first.
+    errands: Errands,
     links: Links,
 }
 
@@ -70,8 +74,16 @@ impl NetlinkExecutor {
             home,
             socket,
             firewall: Firewall::default(),
+            errands: Errands::new(Box::new(Threads)),
             links: Links::new(),
         })
+    }
+
+    /// Has somebody else wait for what the kernel takes long to finish: by default it is threads.
+    #[must_use]
+    pub fn with_runner(mut self, runner: Box<dyn Runner>) -> Self {
+        self.errands = Errands::new(runner);
+        self
     }
 
     /// One batch, and then the end of the connections that what landed of it leaves behind.
@@ -95,14 +107,16 @@ impl NetlinkExecutor {
     }
 
     fn apply_in(&mut self, ns: &Ns, ops: &[Op]) -> Vec<OpResult> {
-        let (home, links, group) = (&self.home, &mut self.links, self.instance.link_group());
+        let (home, links, instance) = (&self.home, &mut self.links, self.instance);
         if *ns == Ns::Host {
             let socket = &mut self.socket;
+            let errands = Some(&mut self.errands);
             return Space {
                 ns,
                 home,
                 socket,
-                group,
+                instance,
+                errands,
                 links,
             }
             .apply(ops);
@@ -120,7 +134,8 @@ impl NetlinkExecutor {
                 ns,
                 home,
                 socket,
-                group,
+                instance,
+                errands: None,
                 links,
             }
             .apply(ops))
@@ -158,9 +173,28 @@ fn answers_of_the_gone(ops: &[Op], error: &OpError) -> Vec<OpResult> {
     results
 }
 
+/// Whether something of the firewall's goes: the kernel makes whoever closes the socket wait for it.
+fn removes_rules(ops: &[Op]) -> bool {
+    let goes = |op: &Op| matches!(op, Op::Del(object) if object.firewall().is_some());
+    ops.iter().any(goes)
+}
+
+impl Drop for NetlinkExecutor {
+    fn drop(&mut self) {
+        self.errands.keep();
+    }
+}
+
 impl Executor for NetlinkExecutor {
     fn apply(&mut self, ops: &[Op]) -> Vec<OpResult> {
         self.links.clear();
+        if removes_rules(ops) && self.firewall.open(&self.home).is_ok() {
+            // One errand does for both: links are removed before rules are.
+            self.firewall
+                .shared()
+                .into_iter()
+                .for_each(|socket| self.errands.keep_with_next(socket));
+        }
         let mut results = Vec::with_capacity(ops.len());
         while let Some(first) = ops.get(results.len()) {
             let (place, rest) = (Place::of(first), &ops[results.len()..]);

@@ -1,11 +1,14 @@
 //! The nf_tables half of an op: one batch for a run of them.
 
 use std::io;
+use std::sync::Arc;
 
 use mydocker_core::{
     Element, ErrorKind, Footprint, Instance, Object, Op, OpError, OpResult, Passage, Ruleset,
     Table, objects_of,
 };
+
+use netlink_sys::Socket;
 
 use crate::conntrack::ConntrackSocket;
 use crate::errno;
@@ -27,6 +30,11 @@ impl Firewall {
             self.socket = Some(opened.map_err(|error| errno::of_io("nf_tables", &error))?);
         }
         Ok(())
+    }
+
+    /// The socket, if it is open.
+    pub(crate) fn shared(&self) -> Option<Arc<Socket>> {
+        self.socket.as_ref().map(NftSocket::shared)
     }
 
     /// The way to tracked connections.

@@ -10,6 +10,7 @@ use netlink_packet_route::link::{
 };
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
+use crate::netlink::Message;
 use crate::nft::attr::{attrs, native_i32, native_u32};
 use crate::rtnl::Request;
 
@@ -118,6 +119,17 @@ pub(crate) fn delete(index: u32) -> Request {
     Request::new(DelLink(LinkUnspec::new_with_index(index).build()))
 }
 
+/// Puts a link into a group. Equivalent to: ip link set LINK group GROUP
+pub(crate) fn regroup(index: u32, group: u32) -> Request {
+    change(LinkUnspec::new_with_index(index).link_group(group))
+}
+
+/// Removes all links of a group at once. Equivalent to: ip link del group GROUP
+pub(crate) fn delete_group(group: u32) -> Request {
+    let all = LinkMessageBuilder::<LinkUnspec>::new().link_group(group);
+    Request::new(DelLink(all.build()))
+}
+
 /// Looks one link up by name. Equivalent to: ip link show NAME
 pub(crate) fn find(name: LinkName) -> Request {
     tersely(LinkUnspec::new_with_name(name.as_str()))
@@ -164,8 +176,10 @@ pub(crate) struct Seen {
     pub(crate) hairpin: bool,
 }
 
-/// linux/if.h, linux/if_link.h
+/// linux/if.h, linux/if_link.h, linux/rtnetlink.h, linux/socket.h
 mod abi {
+    pub(super) const AF_UNSPEC: u8 = 0;
+    pub(super) const RTM_DELLINK: u16 = 17;
     pub(super) const IFF_UP: u32 = 1;
     pub(super) const IFLA_ADDRESS: u16 = 1;
     pub(super) const IFLA_IFNAME: u16 = 3;
@@ -188,6 +202,14 @@ mod abi {
 const HEADER_BYTES: usize = 16;
 /// `IN6_ADDR_GEN_MODE_NONE` (linux/if_link.h).
 const ADDR_GEN_MODE_NONE: u8 = 1;
+
+/// The link that an `RTM_DELLINK` says is gone. A bridge tells the like of a port that leaves it, which
+/// is no end of a link.
+pub(crate) fn gone(message: &Message<'_>) -> Option<u32> {
+    let (head, _) = message.payload.split_first_chunk::<HEADER_BYTES>()?;
+    let whole = message.kind == abi::RTM_DELLINK && head[0] == abi::AF_UNSPEC;
+    whole.then(|| native_u32(head.get(4..)?)).flatten()
+}
 
 impl Seen {
     /// Reads an `RTM_NEWLINK`.

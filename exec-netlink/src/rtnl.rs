@@ -7,6 +7,7 @@
 //! likes, where rtnetlink's carry one. Async programs have [`drive()`](crate::drive()).
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use mydocker_core::OpError;
 use netlink_packet_core::{
@@ -68,12 +69,26 @@ impl Request {
 /// How the kernel answered a request: the object it was asked for, if it was asked for one.
 pub(crate) type Answer = Result<Option<Vec<u8>>, OpError>;
 
+/// Requests that are written down, and how their answers are known.
+#[derive(Clone, Debug)]
+pub(crate) struct Datagram {
+    pub(crate) bytes: Vec<u8>,
+    first: u32,
+    requests: usize,
+}
+
 /// A socket of the network namespace whose thread opened it, wherever it is used.
 #[derive(Debug)]
 pub(crate) struct RouteSocket {
     socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
+}
+
+impl AsFd for RouteSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 impl RouteSocket {
@@ -107,19 +122,37 @@ impl RouteSocket {
     }
 
     fn exchange_one(&mut self, requests: &[Request]) -> Vec<Answer> {
-        let first = self.sequence;
-        let mut datagram = Vec::new();
-        for request in requests {
-            request.write(self.sequence, NLM_F_ACK, &mut datagram);
-            self.sequence = self.sequence.wrapping_add(1);
-        }
-        if let Err(error) = send(&self.socket, &datagram) {
+        let datagram = self.write(requests);
+        if let Err(error) = send(&self.socket, &datagram.bytes) {
             let refused = errno::of_io("rtnetlink", &error);
             return requests.iter().map(|_| Err(refused.clone())).collect();
         }
-        let mut objects: Vec<Option<Vec<u8>>> = vec![None; requests.len()];
-        let mut answers: Vec<Option<Answer>> = vec![None; requests.len()];
-        let mut open = requests.len();
+        let lost = || Err(errno::in_doubt("the acknowledgement was lost"));
+        let answers = self.answers(&datagram).into_iter();
+        answers.map(|answer| answer.unwrap_or_else(lost)).collect()
+    }
+
+    /// The requests in one datagram, for somebody to send over this socket.
+    pub(crate) fn write(&mut self, requests: &[Request]) -> Datagram {
+        let (first, mut bytes) = (self.sequence, Vec::new());
+        for request in requests {
+            request.write(self.sequence, NLM_F_ACK, &mut bytes);
+            self.sequence = self.sequence.wrapping_add(1);
+        }
+        let requests = requests.len();
+        Datagram {
+            bytes,
+            first,
+            requests,
+        }
+    }
+
+    /// The answers to a datagram that was sent: one per request, in order, of those that are there.
+    pub(crate) fn answers(&mut self, datagram: &Datagram) -> Vec<Option<Answer>> {
+        let (first, requests) = (datagram.first, datagram.requests);
+        let mut objects: Vec<Option<Vec<u8>>> = vec![None; requests];
+        let mut answers: Vec<Option<Answer>> = vec![None; requests];
+        let mut open = requests;
         while open > 0 {
             match receive(&self.socket, &mut self.buffer) {
                 Ok(true) => {}
@@ -142,11 +175,7 @@ impl RouteSocket {
                 }
             }
         }
-        let lost = || Err(errno::in_doubt("the acknowledgement was lost"));
         answers
-            .into_iter()
-            .map(|answer| answer.unwrap_or_else(lost))
-            .collect()
     }
 
     /// Lists all objects of a kind, as they stand at one moment.

@@ -15,16 +15,21 @@ use std::fs::File;
 use std::os::fd::AsFd;
 
 use mydocker_core::{
-    Address, Bridge, ErrorKind, Hairpin, Link, LinkName, LinkSysctl, LooseEnd, Master, Move, Ns,
-    Object, Op, OpError, OpResult, Route, Up, Veth,
+    Address, Bridge, ErrorKind, Hairpin, Instance, Link, LinkName, LinkSysctl, LooseEnd, Master,
+    Move, Ns, Object, Op, OpError, OpResult, Route, Up, Veth,
 };
 use nix::errno::Errno;
 
 use crate::errno::{gone_is_fine, missing};
 use crate::home::{Home, open};
 use crate::link::{BRIDGE_MTU_BYTES, Known, LOOPBACK_INDEX, Seen};
+use crate::removal::{self, Errands};
 use crate::rtnl::{Answer, MESSAGES_MAX, Request, RouteSocket};
 use crate::{address, errno, link, netns, route, sysctl};
+
+/// Links that are removed one by one if there are fewer of them: to find a group for more takes a look
+/// at all links of the host.
+const GROUP_MIN: usize = 4;
 
 /// Links of ours that one call of `apply` made or looked up.
 pub(crate) type Links = BTreeMap<Link, Known>;
@@ -35,8 +40,10 @@ pub(crate) struct Space<'a> {
     pub(crate) ns: &'a Ns,
     pub(crate) home: &'a Home,
     pub(crate) socket: &'a mut RouteSocket,
-    /// `IFLA_GROUP` of every link of ours.
-    pub(crate) group: u32,
+    /// Whose links are ours.
+    pub(crate) instance: Instance,
+    /// Who waits for removals, in the host.
+    pub(crate) errands: Option<&'a mut Errands>,
     pub(crate) links: &'a mut Links,
 }
 
@@ -58,6 +65,9 @@ impl Space<'_> {
     /// Tries one op, and those after it that can share its datagram.
     fn step(&mut self, first: &Op, ops: &[Op]) -> Vec<OpResult> {
         match first {
+            Op::Del(_) if self.errands.is_some() && deleted(first).is_some() => {
+                self.delete_all(ops.iter().map_while(deleted))
+            }
             Op::Del(object) => vec![self.remove(object)],
             Op::Add(Object::Bridge(bridge)) => vec![self.make_bridge(bridge)],
             Op::Add(Object::Veth(veth)) => self.make_veth(veth, &ops[1..]),
@@ -186,7 +196,7 @@ impl Space<'_> {
         let Ok(netns) = open(&moved.to.ns) else {
             return;
         };
-        let (home, group, links) = (self.home, self.group, &mut Links::new());
+        let (home, instance, links) = (self.home, self.instance, &mut Links::new());
         let back = netns::run_in_fd(netns.as_fd(), || {
             let socket = &mut RouteSocket::open()?;
             let ns = &moved.to.ns;
@@ -201,7 +211,8 @@ impl Space<'_> {
                 ns,
                 home,
                 socket,
-                group,
+                instance,
+                errands: None,
                 links,
             }
             .send_back(&stray))
@@ -273,6 +284,73 @@ impl Space<'_> {
         self.undo(name, |seen| Some(link::delete(seen.index)))
     }
 
+    /// Removes links of the host, and returns when they are gone, before the kernel is through with
+    /// them. Many go at once: they are put into a group that is nobody else's.
+    fn delete_all(&mut self, names: impl Iterator<Item = LinkName>) -> Vec<OpResult> {
+        let names: Vec<LinkName> = names.collect();
+        if names.len() < GROUP_MIN {
+            return self.delete_each(&names);
+        }
+        self.links.clear();
+        let all = match self.socket.dump(&link::list(), Seen::decode) {
+            Ok(all) => all,
+            Err(error) => return vec![Err(error)],
+        };
+        let ours = |seen: &&Seen| {
+            let name = seen.link_name().filter(|name| names.contains(name));
+            name.is_some_and(|name| self.is_ours(name, seen))
+        };
+        let group = self.instance.leaving_group();
+        let (goes, stays): (Vec<_>, Vec<_>) = all.iter().partition(ours);
+        if goes.len() < GROUP_MIN || stays.iter().any(|seen| seen.group == group) {
+            return self.delete_each(&names);
+        }
+        let goes: BTreeMap<&str, u32> = goes.iter().map(|s| (s.name.as_str(), s.index)).collect();
+        let regroup = |index: &u32| link::regroup(*index, group);
+        let requests: Vec<Request> = goes.values().map(regroup).collect();
+        let answers = self.socket.exchange(&requests).into_iter();
+        let mut results: BTreeMap<&str, OpResult> = goes
+            .keys()
+            .zip(answers)
+            .map(|(name, answer)| (*name, gone_is_fine(answer.map(drop))))
+            .collect();
+        let leave = goes.iter().filter(|(name, _)| results[*name].is_ok());
+        let leave = leave.map(|(_, index)| *index).collect();
+        let left = self.announce(&link::delete_group(group), leave);
+        if let Err(error) = left {
+            let leaving = results.values_mut().filter(|result| result.is_ok());
+            leaving.for_each(|result| *result = Err(error.clone()));
+        }
+        // What is not there is out already.
+        let result = |name: &LinkName| results.remove(name.as_str()).unwrap_or(Ok(()));
+        names.iter().map(result).collect()
+    }
+
+    /// One after the other, up to the first that can't be removed.
+    fn delete_each(&mut self, names: &[LinkName]) -> Vec<OpResult> {
+        self.links.clear();
+        let mut results = Vec::with_capacity(names.len());
+        for name in names {
+            let result = match self.find(*name) {
+                Ok(Some(seen)) => self.announce(&link::delete(seen.index), [seen.index].into()),
+                found => found.map(drop),
+            };
+            let failed = result.is_err();
+            results.push(result);
+            if failed {
+                break;
+            }
+        }
+        results
+    }
+
+    fn announce(&mut self, request: &Request, links: BTreeSet<u32>) -> OpResult {
+        match &mut self.errands {
+            Some(errands) => removal::remove(self.home, errands, request, links),
+            None => gone_is_fine(self.socket.ask(request.clone()).map(drop)),
+        }
+    }
+
     /// An IPv4 route without a metric must be there, or the kernel would take one that has some.
     fn remove_route(&mut self, route: &Route) -> OpResult {
         let mut all = None;
@@ -325,14 +403,17 @@ impl Space<'_> {
 
     /// Sends what `request` says to undo something on a link of ours, if there is such a link.
     fn undo(&mut self, name: LinkName, request: impl FnOnce(&Seen) -> Option<Request>) -> OpResult {
-        let answer = self.socket.ask(link::find(name));
-        let found = match answer {
-            Err(error) if error.kind == ErrorKind::Missing => return Ok(()),
-            other => other?,
-        };
-        match self.ours(name, found.as_deref()).as_ref().and_then(request) {
+        match self.find(name)?.as_ref().and_then(request) {
             Some(request) => gone_is_fine(self.socket.ask(request).map(drop)),
             None => Ok(()),
+        }
+    }
+
+    /// A link of ours, if there is such a link.
+    fn find(&mut self, name: LinkName) -> Result<Option<Seen>, OpError> {
+        match self.socket.ask(link::find(name)) {
+            Err(error) if error.kind == ErrorKind::Missing => Ok(None),
+            found => Ok(self.ours(name, found?.as_deref())),
         }
     }
 
@@ -388,7 +469,14 @@ impl Space<'_> {
     /// A link of ours as the kernel described it. It also finds links by their other names.
     fn ours(&self, name: LinkName, seen: Option<&[u8]>) -> Option<Seen> {
         let seen = Seen::decode(seen?)?;
-        (seen.group == self.group && seen.name == name.as_str()).then_some(seen)
+        self.is_ours(name, &seen).then_some(seen)
+    }
+
+    /// Whether it has our mark, be it that of a link which was to be removed when somebody died.
+    fn is_ours(&self, name: LinkName, seen: &Seen) -> bool {
+        let instance = self.instance;
+        let marks = [instance.link_group(), instance.leaving_group()];
+        marks.contains(&seen.group) && seen.name == name.as_str()
     }
 
     fn link(&self, name: LinkName) -> Link {
@@ -399,6 +487,16 @@ impl Space<'_> {
     /// A container's loopback interface has no mark of ours, and we raise it all the same.
     fn is_loopback(&self, link: &Link) -> bool {
         link.name == LinkName::LOOPBACK && matches!(self.ns, Ns::Sandbox(_))
+    }
+}
+
+/// The link of the host that an op removes.
+fn deleted(op: &Op) -> Option<LinkName> {
+    match op {
+        Op::Del(Object::Bridge(Bridge { name, .. }) | Object::Veth(Veth { name, .. })) => {
+            Some(*name)
+        }
+        _ => None,
     }
 }
 

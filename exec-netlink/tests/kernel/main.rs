@@ -9,6 +9,7 @@
 
 mod embed;
 mod refusal;
+mod removal;
 mod world;
 
 use std::path::Path;
