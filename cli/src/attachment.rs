@@ -14,6 +14,7 @@ use mydocker_core::{
 use mydocker_exec_netlink::NetlinkExecutor;
 use serde::{Deserialize, Serialize};
 
+use crate::errand::Processes;
 use crate::failure::warn;
 
 /// How a container joins a network: what its record keeps, until there is a namespace.
@@ -43,7 +44,7 @@ pub(crate) fn make(containers: &Containers) -> anyhow::Result<Box<dyn Network>> 
         root: containers.root().into(),
         run_root: containers.run_root().into(),
     };
-    let executor = NetlinkExecutor::open(roots.instance()?)?;
+    let executor = NetlinkExecutor::open(roots.instance()?)?.with_runner(Box::new(Processes));
     Ok(Box::new(Attachments(Engine::open(roots, executor))))
 }
 

@@ -15,6 +15,7 @@ use mydocker_exec_dryrun::{Kernel, Recorder};
 use mydocker_exec_netlink::NetlinkExecutor;
 
 use crate::args;
+use crate::errand::Processes;
 use crate::failure::Failure;
 
 /// The executor that the command line names.
@@ -28,9 +29,11 @@ pub(crate) enum Backend {
 impl Backend {
     pub(crate) fn open(backend: args::Backend, roots: &Roots) -> Result<Self, Failure> {
         Ok(match backend {
-            args::Backend::Netlink => Self::Netlink(Box::new(
-                NetlinkExecutor::open(roots.instance()?).map_err(Failure::no_netlink)?,
-            )),
+            args::Backend::Netlink => {
+                let opened = NetlinkExecutor::open(roots.instance()?);
+                let executor = opened.map_err(Failure::no_netlink)?;
+                Self::Netlink(Box::new(executor.with_runner(Box::new(Processes))))
+            }
             args::Backend::Record => {
                 let log = Log {
                     path: roots.run_root.join("network/record.log"),

@@ -4,6 +4,7 @@ mod args;
 mod attachment;
 mod backend;
 mod command;
+mod errand;
 mod failure;
 mod report;
 mod single_dash;
