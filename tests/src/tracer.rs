@@ -46,6 +46,15 @@ pub fn kill_child_before(
     Tracee::new(launch(command), None, 1, number).run(meanwhile)
 }
 
+/// The same for the first process that `command` splits off, and that goes on as the same program.
+///
+/// # Panics
+/// When it can't be traced.
+#[must_use]
+pub fn kill_split_before(command: &Command, number: usize) -> Attempt {
+    Tracee::new(launch(command), None, 0, number).run(|| ())
+}
+
 /// A child that is about to become `command`, seized.
 #[expect(clippy::zombie_processes, reason = "it is waited for as a tracee")]
 fn launch(command: &Command) -> Pid {
@@ -283,6 +292,7 @@ const HARMLESS: &[c_long] = &[
     libc::SYS_bind,
     libc::SYS_brk,
     libc::SYS_close,
+    libc::SYS_close_range,
     libc::SYS_fcntl,
     libc::SYS_fstat,
     libc::SYS_fstatfs,
@@ -318,6 +328,7 @@ const HARMLESS: &[c_long] = &[
     libc::SYS_setsockopt,
     libc::SYS_sigaltstack,
     libc::SYS_socket,
+    libc::SYS_socketpair,
     libc::SYS_statx,
 ];
 

@@ -1,7 +1,7 @@
 //! `kill -9` before every system call of every command that changes a network, on a real kernel:
 //! the next command finds a kernel and a state that agree, and no file that nobody owns.
 
-use mydocker_tests::tracer::kill_before;
+use mydocker_tests::tracer::{kill_before, kill_split_before};
 use mydocker_tests::{Host, Trial};
 
 #[track_caller]
@@ -118,6 +118,25 @@ fn repairing() {
         damage: "nft flush ruleset; ip addr del 10.1.0.1/24 dev n; ip addr del fd01::1/64 dev n",
         ..Trial::new(&busy.host, "network repair", &[])
     });
+    busy.end();
+}
+
+/// Who waits for the kernel in a command's place dies; the command does without.
+#[test]
+fn waiting_for_the_kernel() {
+    let Some(busy) = Busy::new() else { return };
+    let (add, rm) = (
+        "network port add n web 8081:81",
+        "network port rm n web 8081:81",
+    );
+    // To send, to say so, to end; who removes no link has nothing to send.
+    for (line, undo, places) in [(DISCONNECT, busy.connect.as_str(), 3), (rm, add, 2)] {
+        if line == rm {
+            busy.host.ok(add);
+        }
+        let trial = Trial::new(&busy.host, line, &[undo]);
+        assert_eq!(trial.run(kill_split_before), places, "{line}");
+    }
     busy.end();
 }
 
