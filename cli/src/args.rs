@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use mydocker_core::{
     ContainerName, Driver, LinkName, Mac, Netns, NetworkName, PortSpec, PortSpecError, StaticRoute,
@@ -465,7 +465,14 @@ pub(crate) struct Logs {
 impl Cli {
     /// Reads the command line, single-dash long flags included.
     pub(crate) fn read() -> Self {
-        Self::parse_from(double_dashes(std::env::args_os()))
+        // Describing the command line takes as long as reading it: once is enough.
+        let mut described = Self::command();
+        let args = double_dashes(&described, std::env::args_os());
+        let matches = described.try_get_matches_from_mut(args);
+        match matches.and_then(|matches| Self::from_arg_matches(&matches)) {
+            Ok(cli) => cli,
+            Err(error) => error.format(&mut described).exit(),
+        }
     }
 }
 

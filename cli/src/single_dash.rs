@@ -2,14 +2,14 @@
 
 use std::ffi::OsString;
 
-use clap::{ArgAction, CommandFactory};
-
-use crate::args::Cli;
+use clap::ArgAction;
 
 /// Rewrites the original's `-net x` to `--net x`. Stops where the container's own words begin.
-pub(crate) fn double_dashes(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    let root = Cli::command();
-    let mut command = &root;
+pub(crate) fn double_dashes(
+    root: &clap::Command,
+    args: impl Iterator<Item = OsString>,
+) -> Vec<OsString> {
+    let mut command = root;
     let mut out: Vec<OsString> = Vec::new();
     let mut args = args.peekable();
     out.extend(args.next());
@@ -35,11 +35,11 @@ pub(crate) fn double_dashes(args: impl Iterator<Item = OsString>) -> Vec<OsStrin
             .map_or((text, None), |(f, v)| (f, Some(v)));
         let word = flag.trim_start_matches('-');
         let long = if word.len() > 1 {
-            long_flag(&root, command, word)
+            long_flag(root, command, word)
         } else {
             None
         };
-        let wants_value = long.or_else(|| short_flag(&root, command, flag));
+        let wants_value = long.or_else(|| short_flag(root, command, flag));
         match (long, flag.starts_with("--")) {
             (Some(_), false) => out.push(format!("-{text}").into()),
             (Some(_) | None, _) => out.push(arg.clone()),
@@ -95,14 +95,14 @@ fn takes_value(arg: &clap::Arg) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use clap::{CommandFactory, Parser};
 
     use super::*;
-    use crate::args::Command;
+    use crate::args::{Cli, Command};
 
     fn rewritten(line: &str) -> String {
         let args = line.split(' ').map(OsString::from);
-        let out: Vec<String> = double_dashes(args)
+        let out: Vec<String> = double_dashes(&Cli::command(), args)
             .into_iter()
             .map(|arg| arg.into_string().unwrap())
             .collect();
@@ -140,6 +140,7 @@ mod tests {
     #[test]
     fn a_containers_words_are_its_own() {
         let cli = Cli::try_parse_from(double_dashes(
+            &Cli::command(),
             [
                 "mydocker",
                 "run",
