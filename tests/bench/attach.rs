@@ -1,7 +1,8 @@
 //! `make bench`: `mydocker network connect` and `disconnect` as whole processes, one container with one
 //! published port, beside the floor doing no more than the kernel has to, in turns on one bridge with
 //! so many containers parked on it. Prints medians and ratios, and writes them to a folder, as JSON and
-//! as a picture.
+//! as a picture. A detach has two floors: one waits for the kernel's grace periods, and the other for
+//! the announcement that the link is gone. Its ratios are to the latter.
 //!
 //! ```text
 //! attach [PARKED,PARKED… [ROUNDS [FOLDER]]]
@@ -13,6 +14,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use std::time::Duration;
+
 use mydocker_tests::Host;
 use mydocker_tests::bench::{Cost, Line, Median};
 use nix::sched::{CloneFlags, setns};
@@ -22,6 +25,10 @@ const NETWORK: &str = "network create --subnet 10.1.0.0/16 n";
 /// What the floor counts its interfaces from: nobody else gets that far.
 const FIRST_INDEX: u32 = 1_000_000;
 
+/// Longer than the kernel takes to let go of what a detach removed: whoever closes a socket of the
+/// firewall meanwhile would wait for it.
+const GRACE: Duration = Duration::from_millis(40);
+
 #[derive(Debug, Serialize)]
 struct Row {
     parked: usize,
@@ -29,6 +36,7 @@ struct Row {
     attach_floor: Median,
     attach: Median,
     detach_floor: Median,
+    detach_announced_floor: Median,
     detach: Median,
 }
 
@@ -110,12 +118,12 @@ impl Bench {
     }
 
     /// One attach and detach of each, as costs in the order of a row.
-    fn round(&self, number: u32) -> [Cost; 4] {
+    fn round(&self, number: u32) -> [Cost; 5] {
         let index = (FIRST_INDEX + number).to_string();
         let sandbox = self.sandbox.display().to_string();
         let (address, gateway, port) = ("10.1.255.1", "10.1.0.1", "9000");
         let with_prefix = format!("{address}/16");
-        let floor = || {
+        let floor = |detach: &str| {
             let attach = [
                 "attach",
                 "floor0",
@@ -127,28 +135,31 @@ impl Bench {
                 port,
             ];
             let attach = timed(self.floor(&attach));
-            let detach = timed(self.floor(&["detach", &index, address, port]));
+            let detach = timed(self.floor(&[detach, &index, address, port]));
+            std::thread::sleep(GRACE);
             (attach, detach)
         };
         let ours = || {
             let attach = ["network", "connect", "-p", "9000:80", "n", "bench"];
             let attach = timed(self.mydocker(&attach, Some(&self.sandbox)));
             let detach = timed(self.mydocker(&["network", "disconnect", "n", "bench"], None));
+            std::thread::sleep(GRACE);
             (attach, detach)
         };
+        let (_, announced) = floor("detach-announced");
         // Each is first as often as the other.
         let ((floor_attach, floor_detach), (attach, detach)) = if number.is_multiple_of(2) {
-            let floor = floor();
+            let floor = floor("detach");
             (floor, ours())
         } else {
             let ours = ours();
-            (floor(), ours)
+            (floor("detach"), ours)
         };
-        [floor_attach, attach, floor_detach, detach]
+        [floor_attach, attach, floor_detach, announced, detach]
     }
 
     fn row(&self, rounds: u32) -> Row {
-        let costs: Vec<[Cost; 4]> = (0..rounds).map(|number| self.round(number)).collect();
+        let costs: Vec<[Cost; 5]> = (0..rounds).map(|number| self.round(number)).collect();
         let median =
             |at: usize| Median::of(&costs.iter().map(|costs| costs[at]).collect::<Vec<_>>());
         Row {
@@ -157,7 +168,8 @@ impl Bench {
             attach_floor: median(0),
             attach: median(1),
             detach_floor: median(2),
-            detach: median(3),
+            detach_announced_floor: median(3),
+            detach: median(4),
         }
     }
 }
@@ -178,14 +190,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!(
         "wall time of whole processes, median ms, and ratios of wall and CPU time to the floor"
     );
-    println!("PARKED  ATTACH: FLOOR, MYDOCKER, RATIOS  DETACH: FLOOR, MYDOCKER, RATIOS");
+    println!(
+        "PARKED  ATTACH: FLOOR, MYDOCKER, RATIOS  DETACH: WAITING FLOOR, FLOOR, MYDOCKER, RATIOS"
+    );
     let mut rows = Vec::new();
     for count in parked {
         bench.park(count);
         let row = bench.row(rounds);
         let attach = cell(row.attach_floor, row.attach);
-        let detach = cell(row.detach_floor, row.detach);
-        println!("{count:6}  {attach:>31}  {detach:>31}");
+        let waiting = row.detach_floor.wall_ms;
+        let detach = cell(row.detach_announced_floor, row.detach);
+        println!("{count:6}  {attach:>31}  {waiting:21.2}, {detach:>31}");
         rows.push(row);
     }
     if let Some(folder) = folder {

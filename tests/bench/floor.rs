@@ -5,19 +5,25 @@
 //! ```text
 //! floor attach LINK INDEX BRIDGE_INDEX NETNS ADDRESS/PREFIX GATEWAY PORT
 //! floor detach INDEX ADDRESS PORT
+//! floor detach-announced INDEX ADDRESS PORT
 //! ```
+//!
+//! The second way to detach does not wait for the kernel's grace periods: a child does, while the
+//! parent listens for the announcement.
 
 use std::error::Error;
 use std::fs::File;
+use std::io::Read;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::libc;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send,
-    socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, connect, recv,
+    send, socket,
 };
+use nix::unistd::{ForkResult, fork};
 
 /// The table that `make bench` makes, with a map like ours.
 const TABLE: &[u8] = b"floor\0";
@@ -196,6 +202,50 @@ fn publish(add: bool, address: Ipv4Addr, port: u16) -> Datagram {
     datagram
 }
 
+/// RTM_DELLINK
+fn cut(index: u32) -> Datagram {
+    let mut cable = Datagram::default();
+    cable.message(17, ACK, |bytes| link(bytes, 0, index, false));
+    cable
+}
+
+/// Has a child cut the cable, and keep the firewall's socket until this process has ended; returns
+/// when the kernel says that the link is gone.
+fn cut_announced(index: u32) -> Result<(), Box<dyn Error>> {
+    let (mut ended, ends) = std::io::pipe()?;
+    let told = netlink(SockProtocol::NetlinkRoute)?;
+    // RTMGRP_LINK
+    bind(told.as_raw_fd(), &NetlinkAddr::new(0, 1))?;
+    let route = netlink(SockProtocol::NetlinkRoute)?;
+    #[expect(unsafe_code, reason = "this process has one thread")]
+    // SAFETY: nobody else holds a lock.
+    if matches!(unsafe { fork() }?, ForkResult::Child) {
+        drop(ends);
+        cut(index).exchange(&route)?;
+        ended.read_to_end(&mut Vec::new())?;
+        std::process::exit(0);
+    }
+    // The other end closes with this process.
+    std::mem::forget(ends);
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let length = recv(told.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        let mut datagram = &buffer[..length];
+        while datagram.len() >= 24 {
+            let length = u32::from_ne_bytes(datagram[..4].try_into()?) as usize;
+            let kind = u16::from_ne_bytes(datagram[4..6].try_into()?);
+            let gone = u32::from_ne_bytes(datagram[20..24].try_into()?);
+            // Of no family: a bridge tells of its ports.
+            if (kind, datagram[16], gone) == (17, 0, index) {
+                return Ok(());
+            }
+            datagram = datagram
+                .get(length.next_multiple_of(4)..)
+                .unwrap_or_default();
+        }
+    }
+}
+
 fn netlink(protocol: SockProtocol) -> Result<OwnedFd, Box<dyn Error>> {
     let kind = SockType::Raw;
     let socket = socket(
@@ -225,14 +275,17 @@ fn main() -> Result<(), Box<dyn Error>> {
             inside(index, address, prefix, gateway).exchange(&there)
         }
         ["detach", index, address, port] => {
-            let mut cable = Datagram::default();
-            let index = index.parse()?;
-            // RTM_DELLINK
-            cable.message(17, ACK, |bytes| link(bytes, 0, index, false));
-            cable.exchange(&netlink(SockProtocol::NetlinkRoute)?)?;
+            cut(index.parse()?).exchange(&netlink(SockProtocol::NetlinkRoute)?)?;
             let firewall = netlink(SockProtocol::NetlinkNetFilter)?;
             publish(false, address.parse()?, port.parse()?).exchange(&firewall)
         }
-        _ => Err("floor attach|detach …: see the head of tests/bench/floor.rs".into()),
+        ["detach-announced", index, address, port] => {
+            let firewall = netlink(SockProtocol::NetlinkNetFilter)?;
+            cut_announced(index.parse()?)?;
+            publish(false, address.parse()?, port.parse()?).exchange(&firewall)
+        }
+        _ => Err(
+            "floor attach|detach|detach-announced …: see the head of tests/bench/floor.rs".into(),
+        ),
     }
 }
