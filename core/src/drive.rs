@@ -11,8 +11,8 @@ use crate::{
 /// Carries out ops: the real kernel, a model of it, or a log.
 ///
 /// Four rules keep executors honest: removing what is not there succeeds; what lacks our mark is
-/// not there; [`ErrorKind::InDoubt`](crate::ErrorKind::InDoubt) counts as landed; a namespace is
-/// entered on a thread that ends afterwards.
+/// not there; [`ErrorKind::InDoubt`](crate::ErrorKind::InDoubt) counts as landed; a thread that
+/// enters a namespace is back before it does anything else, or ends.
 pub trait Executor {
     /// Told before each transaction what the state wants. A kernel knows better what it holds; a
     /// model that has no memory of its own takes it from here.

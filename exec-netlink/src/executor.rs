@@ -128,7 +128,7 @@ impl NetlinkExecutor {
             }
             Err(error) => return vec![Err(error)],
         };
-        let visit = netns::run_in_fd(file.as_fd(), || {
+        let visit = home.visit(file.as_fd(), || {
             let socket = &mut RouteSocket::open()?;
             Ok(Space {
                 ns,

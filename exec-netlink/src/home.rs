@@ -37,11 +37,27 @@ impl Home {
 
     /// Runs `f` in it: on the calling thread if that is there, else on one that ends afterwards.
     pub(crate) fn inside<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T, OpError> {
-        let here = fs::metadata(CURRENT).is_ok_and(|current| id(&current) == self.id);
-        if here {
+        if self.is_here() {
             return Ok(f());
         }
         netns::run_in_fd(self.netns.as_fd(), f).map_err(|error| errno::of_io("host", &error))
+    }
+
+    /// Runs `f` in another namespace: on the calling thread if that is here, and then comes back, else
+    /// on one that ends afterwards.
+    pub(crate) fn visit<T: Send>(
+        &self,
+        netns: BorrowedFd<'_>,
+        f: impl FnOnce() -> T + Send,
+    ) -> io::Result<T> {
+        if self.is_here() {
+            return netns::visit(self.netns.as_fd(), netns, f);
+        }
+        netns::run_in_fd(netns, f)
+    }
+
+    fn is_here(&self) -> bool {
+        fs::metadata(CURRENT).is_ok_and(|current| id(&current) == self.id)
     }
 }
 

@@ -1,13 +1,15 @@
 //! Network namespaces: made, entered and removed without starting a process.
 //!
 //! A namespace is a property of a thread. Whoever enters one does so on a thread of its own that
-//! ends afterwards; no other thread ever changes its namespace. A socket stays in the namespace
-//! that its thread was in when it was opened, so it may be brought back and used anywhere.
+//! ends afterwards, but for a [`visit`]: that one is back before anything else is done. A socket
+//! stays in the namespace that its thread was in when it was opened, so it may be brought back and
+//! used anywhere.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::thread;
 
@@ -32,6 +34,26 @@ pub fn run_in_fd<T: Send>(netns: BorrowedFd<'_>, f: impl FnOnce() -> T + Send) -
         setns(netns, CloneFlags::CLONE_NEWNET)?;
         Ok(f())
     })
+}
+
+/// As [`run_in_fd`], on the calling thread, which is in `home` and comes back: a thread of its own
+/// takes longer than all that is done there, and waits for a processor.
+///
+/// That there is a way back is made sure of before: it takes no more than the way out, and nobody but
+/// this thread could take its capabilities.
+pub(crate) fn visit<T>(
+    home: BorrowedFd<'_>,
+    netns: BorrowedFd<'_>,
+    f: impl FnOnce() -> T,
+) -> io::Result<T> {
+    setns(home, CloneFlags::CLONE_NEWNET)?;
+    setns(netns, CloneFlags::CLONE_NEWNET)?;
+    let done = catch_unwind(AssertUnwindSafe(f));
+    if setns(home, CloneFlags::CLONE_NEWNET).is_err() {
+        // Whatever this thread did next would be done to somebody else's network.
+        std::process::abort();
+    }
+    done.map_err(|_| panicked())
 }
 
 /// Opens a namespace by its path, whoever holds it. `EINVAL` if the file is no namespace.
@@ -132,10 +154,12 @@ fn on_thread<T: Send>(f: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T>
         let thread = thread::Builder::new()
             .name("netns".to_owned())
             .spawn_scoped(scope, f)?;
-        thread
-            .join()
-            .unwrap_or_else(|_| Err(io::Error::other("panic inside a network namespace")))
+        thread.join().unwrap_or_else(|_| Err(panicked()))
     })
+}
+
+fn panicked() -> io::Error {
+    io::Error::other("panic inside a network namespace")
 }
 
 #[cfg(test)]
@@ -150,6 +174,21 @@ mod tests {
             .unwrap()
             .display()
             .to_string()
+    }
+
+    /// On a thread of its own, should it fail to come back.
+    fn visited(path: &Path, there: &str) {
+        let here = current();
+        let home = open(Path::new("/proc/thread-self/ns/net")).unwrap();
+        let (home, file) = (home.as_fd(), open(path).unwrap());
+        assert_eq!(visit(home, file.as_fd(), current).unwrap(), there);
+        assert_eq!(current(), here);
+        let panicked = visit(home, file.as_fd(), || -> () { panic!("inside") });
+        assert!(panicked.unwrap_err().to_string().contains("panic"));
+        assert_eq!(current(), here);
+        let no_netns = File::open(path.parent().unwrap()).unwrap();
+        visit(home, no_netns.as_fd(), || ()).unwrap_err();
+        assert_eq!(current(), here);
     }
 
     #[test]
@@ -179,6 +218,12 @@ mod tests {
         assert!(std::net::TcpStream::connect(("127.0.0.1", nobody)).is_err());
         let panicked = run_in(&path, || -> () { panic!("inside") }).unwrap_err();
         assert!(panicked.to_string().contains("panic"));
+        thread::spawn({
+            let path = path.clone();
+            move || visited(&path, &there)
+        })
+        .join()
+        .unwrap();
         remove(&path).unwrap();
         assert!(!path.exists());
         remove(&path).unwrap();

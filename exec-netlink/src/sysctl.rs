@@ -44,10 +44,10 @@ fn lacks_ipv6(sysctl: &LinkSysctl, file: &Path) -> bool {
 /// Equivalent to: sysctl -qw net/FAMILY/conf/LINK/KEY=VALUE
 pub(crate) fn set(sysctl: &LinkSysctl) -> Result<(), OpError> {
     let file = file(sysctl)?;
-    if lacks_ipv6(sysctl, &file) {
-        return Ok(());
+    match write(&file, &sysctl.value.to_string()) {
+        Err(error) if error.kind == ErrorKind::Missing && lacks_ipv6(sysctl, &file) => Ok(()),
+        written => written,
     }
-    write(&file, &sysctl.value.to_string())
 }
 
 /// The setting with the value that it has; as wished where there is no IPv6.
