@@ -13,7 +13,6 @@ use std::error::Error;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-
 use std::time::Duration;
 
 use mydocker_tests::Host;
@@ -24,7 +23,6 @@ use serde::Serialize;
 const NETWORK: &str = "network create --subnet 10.1.0.0/16 n";
 /// What the floor counts its interfaces from: nobody else gets that far.
 const FIRST_INDEX: u32 = 1_000_000;
-
 /// Longer than the kernel takes to let go of what a detach removed: whoever closes a socket of the
 /// firewall meanwhile would wait for it.
 const GRACE: Duration = Duration::from_millis(40);

@@ -118,7 +118,7 @@ fn damages(file: &Path, whole: &[u8]) -> Vec<(Vec<u8>, &'static str)> {
     let says = if tables {
         "has format 9"
     } else {
-        "missing field"
+        "after plans"
     };
     let mut damages = vec![
         (whole[..7].to_vec(), "cut short"),

@@ -8,7 +8,6 @@ use std::path::PathBuf;
 
 use mydocker_core::Plan;
 use rustix::fs::OFlags;
-use serde::{Deserialize, Serialize};
 
 use super::StoreError;
 use super::dir::Dir;
@@ -18,16 +17,23 @@ use super::record::{Found, HEAD_BYTES, decode, encode};
 pub(super) const NAME: &str = "plan";
 
 /// A plan, and which one it is of those that were begun since the tables were made.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 pub(super) struct Begun {
     pub(super) number: u64,
-    pub(super) plan: Plan,
+    /// Most are over, and nobody reads them.
+    plan: Vec<u8>,
+    path: PathBuf,
 }
 
-#[derive(Serialize)]
-struct BegunRef<'p> {
-    number: u64,
-    plan: &'p Plan,
+impl Begun {
+    /// The plan.
+    ///
+    /// # Errors
+    /// What was written is none.
+    pub(super) fn plan(&self) -> std::result::Result<Plan, StoreError> {
+        let plan = serde_json::from_slice(&self.plan);
+        plan.map_err(|error| damaged(self.path.clone(), error.to_string()))
+    }
 }
 
 /// What there is of the plan that was begun last.
@@ -38,7 +44,7 @@ pub(super) enum Last {
     /// Its writer died before it was all there, and did nothing.
     Incomplete,
     /// All of it.
-    Begun(Box<Begun>),
+    Begun(Begun),
 }
 
 /// The plan that was begun last.
@@ -60,12 +66,14 @@ pub(super) fn parse(path: PathBuf, bytes: &[u8]) -> std::result::Result<Last, St
     match decode(bytes, 0) {
         Found::End | Found::Torn => Err(damaged(path, "it is cut short")),
         Found::Damaged(what) => Err(damaged(path, what)),
-        Found::Record { payload, .. } => {
-            let begun = serde_json::from_slice(payload);
-            begun
-                .map(|begun| Last::Begun(Box::new(begun)))
-                .map_err(|error| damaged(path, error.to_string()))
-        }
+        Found::Record { payload, .. } => match payload.split_first_chunk() {
+            Some((number, plan)) => Ok(Last::Begun(Begun {
+                number: u64::from_le_bytes(*number),
+                plan: plan.to_vec(),
+                path,
+            })),
+            None => Err(damaged(path, "it has no number")),
+        },
     }
 }
 
@@ -95,7 +103,8 @@ pub(super) fn write(dir: &Dir, number: u64, plan: &Plan) -> std::result::Result<
 }
 
 fn write_to(file: &File, number: u64, plan: &Plan) -> Result<()> {
-    let payload = serde_json::to_vec(&BegunRef { number, plan })?;
+    let mut payload = number.to_le_bytes().to_vec();
+    serde_json::to_writer(&mut payload, plan)?;
     let record = encode(&payload).ok_or_else(|| Error::from(ErrorKind::FileTooLarge))?;
     let (head, payload) = record.split_at(HEAD_BYTES);
     file.write_all_at(&[0; HEAD_BYTES], 0)?;

@@ -100,7 +100,7 @@ fn text(error: impl ToString) -> String {
 /// What is wrong with it, in words.
 pub fn plan(bytes: &[u8]) -> Result<Option<Plan>, String> {
     match begun::parse("plan".into(), bytes).map_err(text)? {
-        Last::Begun(begun) => Ok(Some(begun.plan)),
+        Last::Begun(begun) => begun.plan().map(Some).map_err(text),
         Last::Missing | Last::Incomplete => Ok(None),
     }
 }

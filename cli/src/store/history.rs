@@ -21,8 +21,10 @@ const OLDER: &str = "history.log.1";
 const BYTES_MAX: u64 = 2 * 1024 * 1024;
 /// With less room than that on its disk, no history is kept.
 const ROOM_BYTES_MIN: u64 = 16 * 1024 * 1024;
-/// An event that is longer is kept without its ops and ports.
+/// An event that is longer is kept without its ops and ports, and so is one of so many ops, which nobody
+/// needs to write down to see that it is.
 const EVENT_BYTES_MAX: usize = 256 * 1024;
+const EVENT_OPS_MAX: usize = 2048;
 /// As much of a command line is kept.
 const COMMAND_CHARS_MAX: usize = 256;
 
@@ -82,6 +84,9 @@ fn whole(number: u128) -> u64 {
 /// Adds an event.
 pub(super) fn append(dir: &Dir, mut event: Event) -> Result<(), StoreError> {
     let path = dir.path_of(NAME);
+    if event.ops > EVENT_OPS_MAX {
+        shorten(&mut event.plan);
+    }
     let mut line = to_line(&event).map_err(io("write", &path))?;
     if line.len() > EVENT_BYTES_MAX {
         shorten(&mut event.plan);

@@ -580,7 +580,7 @@ impl Kept {
 fn pending(run: &Dir, tables: &Tables) -> Result<Option<Plan>, StoreError> {
     let ended = tables.ended();
     match begun::read(run)? {
-        Last::Begun(begun) if begun.number == ended + 1 => Ok(Some(begun.plan)),
+        Last::Begun(begun) if begun.number == ended + 1 => begun.plan().map(Some),
         Last::Begun(begun) if begun.number <= ended => Ok(None),
         Last::Begun(_) => {
             let what = "it was begun after plans that the tables know nothing of";

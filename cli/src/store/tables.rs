@@ -20,7 +20,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use mydocker_core::{
-    Endpoint, Family, Footprint, ForeignChain, Instance, Netns, NetworkRecord, PortBinding, State,
+    Endpoint, Family, Footprint, ForeignChain, Instance, Netns, NetworkRecord, PortBinding,
+    Protocol, State,
 };
 use redb::{Builder, Database, TableDefinition};
 use rustix::fs::OFlags;
@@ -285,6 +286,11 @@ fn netns_claim(netns: &Netns) -> String {
 
 /// What an endpoint claims.
 fn claims(endpoint: &Endpoint) -> impl Iterator<Item = String> + '_ {
+    let ports = endpoint.host_ports();
+    claims_but_ports(endpoint).chain(ports.map(|binding| port_claim(&Port::of(binding))))
+}
+
+fn claims_but_ports(endpoint: &Endpoint) -> impl Iterator<Item = String> + '_ {
     let network = &endpoint.id.network;
     let addresses = endpoint.addresses.iter();
     let addresses = addresses.map(move |a| format!("address {network} {}", a.addr()));
@@ -293,16 +299,46 @@ fn claims(endpoint: &Endpoint) -> impl Iterator<Item = String> + '_ {
         netns_claim(&endpoint.netns),
         format!("mac {network} {}", endpoint.mac),
     ];
-    let ports = endpoint.host_ports().map(port_claim);
-    whole.into_iter().chain(addresses).chain(ports)
+    whole.into_iter().chain(addresses)
 }
 
-/// At whatever address: who is in whose way is for core to say.
-fn port_claim(binding: &PortBinding) -> String {
-    let family = match binding.family() {
+/// A port of the host, at whatever address: who is in whose way is for core to say.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Port {
+    protocol: Protocol,
+    family: Family,
+    number: u16,
+}
+
+impl Port {
+    fn of(binding: &PortBinding) -> Self {
+        Self {
+            protocol: binding.protocol,
+            family: binding.family(),
+            number: binding.host_port,
+        }
+    }
+}
+
+/// Sorted as ports are.
+fn port_claim(port: &Port) -> String {
+    let family = match port.family {
         Family::V4 => 4,
         Family::V6 => 6,
     };
-    let (protocol, port) = (binding.protocol, binding.host_port);
-    format!("port {protocol} {family} {port:05}")
+    format!("port {} {family} {:05}", port.protocol, port.number)
+}
+
+/// From which claim to which claim an endpoint's ports are: one pair for all that follow each other.
+fn port_claims(endpoint: &Endpoint) -> Vec<(String, String)> {
+    let mut ports: Vec<Port> = endpoint.host_ports().map(Port::of).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    let follows = |a: &Port, b: &Port| {
+        (a.protocol, a.family) == (b.protocol, b.family)
+            && a.number.checked_add(1) == Some(b.number)
+    };
+    let runs = ports.chunk_by(follows);
+    runs.filter_map(|run| Some((port_claim(run.first()?), port_claim(run.last()?))))
+        .collect()
 }

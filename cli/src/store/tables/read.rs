@@ -10,7 +10,7 @@ use redb::{ReadOnlyTable, ReadableDatabase, ReadableTable};
 
 use super::{
     CLAIMS, Claim, ENDPOINTS, Id, META, Meta, NETNS_CLAIM, NETWORKS, NetworkRow, Result, Tables,
-    claims, container_claim, damaged, netns_claim,
+    claims_but_ports, container_claim, damaged, netns_claim, port_claims,
 };
 use crate::store::StoreError;
 
@@ -125,8 +125,9 @@ impl Tables {
     pub(in crate::store) fn rivals(&self, state: &mut State, endpoint: &Endpoint) -> Result<bool> {
         let reader = self.reader()?;
         let mut found = false;
-        for claim in claims(endpoint) {
-            for id in reader.claimants(&claim)? {
+        let single = claims_but_ports(endpoint).map(|claim| (claim.clone(), claim));
+        for (first, last) in single.chain(port_claims(endpoint)) {
+            for id in reader.claimants(&first, &last)? {
                 if id != endpoint.id && state.endpoint(&id).is_none() {
                     reader.recall_one(state, &id)?;
                     found = true;
@@ -205,13 +206,14 @@ impl Reader<'_> {
         row.map(|row| self.tables.parse(row.value())).transpose()
     }
 
-    fn claimants(&self, claim: &str) -> Result<Vec<EndpointId>> {
+    /// Who claims what is from `first` to `last`.
+    fn claimants(&self, first: &str, last: &str) -> Result<Vec<EndpointId>> {
         let mut ids = Vec::new();
-        let range = self.claims.range::<Claim<'_>>((claim, "", "")..);
+        let range = self.claims.range::<Claim<'_>>((first, "", "")..);
         for row in range.map_err(self.tables.failed())? {
             let (key, _) = row.map_err(self.tables.failed())?;
             let (claimed, network, container) = key.value();
-            if claimed != claim {
+            if claimed > last {
                 break;
             }
             let network = self.tables.name(network)?;
@@ -222,7 +224,8 @@ impl Reader<'_> {
     }
 
     fn recall(&self, state: &mut State, container: &ContainerName) -> Result<()> {
-        for id in self.claimants(&container_claim(container.as_str()))? {
+        let claim = container_claim(container.as_str());
+        for id in self.claimants(&claim, &claim)? {
             if state.endpoint(&id).is_none() {
                 self.recall_one(state, &id)?;
             }
