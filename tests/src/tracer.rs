@@ -1,5 +1,8 @@
 //! Tracer: a program that is killed before a system call of one's choice.
 
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -53,6 +56,151 @@ pub fn kill_child_before(
 #[must_use]
 pub fn kill_split_before(command: &Command, number: usize) -> Attempt {
     Tracee::new(launch(command), None, 0, number).run(|| ())
+}
+
+/// What a program asked of the kernel between two calls of [`mark`], its memory and waits for its own
+/// threads aside.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Counts {
+    /// How often each system call was made, by number.
+    pub calls: BTreeMap<c_long, usize>,
+    /// Bytes in datagrams that were sent.
+    pub sent_bytes: u64,
+    /// Bytes in those that were received.
+    pub received_bytes: u64,
+    /// Netlink messages that were sent.
+    pub messages: usize,
+}
+
+/// Begins what [`count`] counts, and ends it: a call that nobody makes otherwise.
+pub fn mark() {
+    nix::unistd::getppid();
+}
+
+/// Runs `command`, which exits with 0, and counts.
+///
+/// # Panics
+/// When it fails or can't be traced.
+#[must_use]
+pub fn count(command: &Command) -> Counts {
+    let leader = launch(command);
+    let (mut counts, mut marks) = (Counts::default(), 0);
+    loop {
+        let flags = Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD);
+        let (pid, signal) = match waitpid(None, flags).expect("it has not ended") {
+            WaitStatus::Exited(pid, code) if pid == leader => {
+                assert_eq!((code, marks), (0, 2), "{command:?}");
+                return counts;
+            }
+            WaitStatus::PtraceSyscall(pid) => {
+                if is_entry(pid) {
+                    let call = call_of(pid);
+                    marks += usize::from(call.number == libc::SYS_getppid);
+                    if marks == 1 {
+                        counts.enter(pid, &call);
+                    }
+                } else if marks == 1 {
+                    counts.leave(pid);
+                }
+                (pid, None)
+            }
+            WaitStatus::Stopped(pid, signal) => (pid, Some(signal)),
+            WaitStatus::PtraceEvent(pid, _, event) => {
+                let new = event == libc::PTRACE_EVENT_STOP && is_process(pid);
+                if new && pid != leader && let_go(pid) {
+                    continue;
+                }
+                (pid, None)
+            }
+            WaitStatus::Exited(..)
+            | WaitStatus::Signaled(..)
+            | WaitStatus::Continued(_)
+            | WaitStatus::StillAlive => continue,
+        };
+        match ptrace::syscall(pid, signal) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(error) => panic!("thread {pid} can't go on: {error}"),
+        }
+    }
+}
+
+impl Counts {
+    fn enter(&mut self, pid: Pid, call: &Call) {
+        if OF_ITS_OWN.contains(&call.number) {
+            return;
+        }
+        *self.calls.entry(call.number).or_default() += 1;
+        if call.number == libc::SYS_sendto {
+            let [_, at, length, ..] = call.arguments;
+            self.sent_bytes += length;
+            let mut datagram = vec![0; usize::try_from(length).expect("a short datagram")];
+            let memory = File::open(format!("/proc/{pid}/mem")).expect("it is stopped");
+            memory.read_exact_at(&mut datagram, at).expect("a datagram");
+            self.messages += messages(&datagram);
+        }
+    }
+
+    fn leave(&mut self, pid: Pid) {
+        if matches!(call_of(pid).number, libc::SYS_recvfrom | libc::SYS_recvmsg) {
+            self.received_bytes += u64::try_from(returned(pid)).unwrap_or_default();
+        }
+    }
+}
+
+/// How many messages a netlink datagram holds (`struct nlmsghdr`, linux/netlink.h: length first).
+fn messages(mut datagram: &[u8]) -> usize {
+    let mut count = 0;
+    while let Some(length) = datagram.first_chunk().map(|head| u32::from_ne_bytes(*head)) {
+        let length = usize::try_from(length.max(16)).expect("32 bits");
+        datagram = datagram
+            .get(length.next_multiple_of(4)..)
+            .unwrap_or_default();
+        count += 1;
+    }
+    count
+}
+
+/// What the call that a stopped thread comes back from says.
+#[expect(unsafe_code, reason = "a union")]
+fn returned(pid: Pid) -> i64 {
+    let info = ptrace::syscall_info(pid).expect("it is stopped");
+    assert_eq!(info.op, libc::PTRACE_SYSCALL_INFO_EXIT, "it comes back");
+    // SAFETY: so it says.
+    unsafe { info.u.exit.sval }
+}
+
+/// How a program looks after its memory and its threads.
+const OF_ITS_OWN: &[c_long] = &[
+    libc::SYS_brk,
+    libc::SYS_futex,
+    libc::SYS_getppid,
+    libc::SYS_madvise,
+    libc::SYS_mmap,
+    libc::SYS_mprotect,
+    libc::SYS_mremap,
+    libc::SYS_munmap,
+];
+
+/// A call and its arguments.
+struct Call {
+    number: c_long,
+    arguments: [u64; 6],
+}
+
+/// The call that a stopped thread makes, or comes back from.
+fn call_of(pid: Pid) -> Call {
+    let path = format!("/proc/{pid}/syscall");
+    let text = std::fs::read_to_string(path).expect("it is stopped");
+    let mut words = text.split_whitespace();
+    let number = words.next().and_then(|word| word.parse().ok());
+    let mut arguments = [0; 6];
+    for (argument, word) in arguments.iter_mut().zip(words) {
+        *argument = hexadecimal(word).unwrap_or_default();
+    }
+    Call {
+        number: number.unwrap_or(-1),
+        arguments,
+    }
 }
 
 /// A child that is about to become `command`, seized.

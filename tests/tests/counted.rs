@@ -1,0 +1,111 @@
+//! What an attach asks of the kernel is the same however many containers there are: as many calls,
+//! messages and bytes.
+#![expect(clippy::unwrap_used, reason = "what helps a test is a test")]
+
+use std::env;
+use std::error::Error;
+use std::process::Command;
+
+use mydocker_core::{AttachSpec, Executor, Facts, Instance, NetworkSpec, Outcome, Request, Step};
+use mydocker_core::{State, Transaction};
+use mydocker_exec_netlink::{NetlinkExecutor, netns};
+use mydocker_tests::tracer::{Counts, count, mark};
+use nix::sched::{CloneFlags, unshare};
+
+/// In it, this program is the one that is counted, and has that many containers attached before.
+const PARKED: &str = "MYDOCKER_TEST_PARKED";
+
+/// A host of its own: a state and an executor.
+struct Small {
+    state: State,
+    executor: NetlinkExecutor,
+}
+
+impl Small {
+    /// Carries a request out; `counted` is what is counted of it.
+    fn request(&mut self, request: &Request, counted: bool) {
+        let facts = match self.state.needs_facts(request) {
+            true => self.executor.facts().unwrap(),
+            false => Facts::default(),
+        };
+        let mark = || {
+            if counted {
+                mark();
+            }
+        };
+        mark();
+        if let Request::Attach(spec) = request {
+            assert!(self.executor.is_alive(&spec.netns));
+        }
+        let look = |wanted: &[_]| {
+            let found = self.executor.listeners(wanted);
+            found.map_err(|error| Box::<dyn Error>::from(error.to_string()))
+        };
+        let plan = self.state.plan_around(facts, request, look).unwrap();
+        let mut transaction = Transaction::begin(plan);
+        loop {
+            match transaction.poll() {
+                Step::Record(entry) => {
+                    self.state.absorb(entry).unwrap();
+                    transaction.handle_recorded();
+                }
+                Step::Apply(ops) => {
+                    let results = self.executor.apply(ops);
+                    transaction.handle_results(&results);
+                }
+                Step::Done(outcome) => {
+                    assert_eq!(*outcome, Outcome::Committed);
+                    break;
+                }
+            }
+        }
+        mark();
+    }
+}
+
+/// Attaches so many, and then the one that counts.
+fn attach(parked: usize) {
+    unshare(CloneFlags::CLONE_NEWNET).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut host = Small {
+        state: State::new(Instance::DEFAULT),
+        executor: NetlinkExecutor::open(Instance::DEFAULT).unwrap(),
+    };
+    let mut network = NetworkSpec::new("n".parse().unwrap());
+    network.subnets = vec!["10.1.0.0/16".parse().unwrap(), "fd01::/64".parse().unwrap()];
+    host.request(&Request::CreateNetwork(network), false);
+    let path = |number| dir.path().join(format!("container{number:03}"));
+    for number in 0..=parked {
+        let path = path(number);
+        netns::create(&path).unwrap();
+        let netns = path.to_str().unwrap().parse().unwrap();
+        let container = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
+        let mut spec = AttachSpec::new("n".parse().unwrap(), container, netns);
+        spec.ports = vec![format!("{}:80", 20_000 + number).parse().unwrap()];
+        host.request(&Request::Attach(spec), number == parked);
+    }
+    for number in 0..=parked {
+        netns::remove(&path(number)).unwrap();
+    }
+}
+
+/// Has this program attach beside so many, and counts.
+fn counted(parked: usize) -> Counts {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["--exact", "attaching", "--test-threads", "1"]);
+    command.env(PARKED, parked.to_string());
+    count(&command)
+}
+
+#[test]
+fn attaching() {
+    if !mydocker_tests::is_root() {
+        return;
+    }
+    if let Ok(parked) = env::var(PARKED) {
+        return attach(parked.parse().unwrap());
+    }
+    let few = counted(10);
+    assert!(few.messages > 5 && few.received_bytes > 0, "{few:?}");
+    assert_eq!(few, counted(320));
+}
