@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use mydocker_core::{
     ContainerName, Driver, LinkName, Mac, Netns, NetworkName, PortSpec, PortSpecError, StaticRoute,
 };
 
+use crate::lazy::Lazy;
 use crate::single_dash::double_dashes;
 
 /// Container networks that show what they will do before they do it.
@@ -58,58 +59,58 @@ pub(crate) enum Command {
     #[command(subcommand, alias = "net")]
     Network(NetworkCommand),
     /// Run a command in a new container
-    Run(Box<Run>),
+    Run(Lazy<Box<Run>>),
     /// List containers
-    Ps(Ps),
+    Ps(Lazy<Ps>),
     /// Stop containers: SIGTERM, then SIGKILL
-    Stop(Stop),
+    Stop(Lazy<Stop>),
     /// Remove containers
-    Rm(Remove),
+    Rm(Lazy<Remove>),
     /// Print what a detached container wrote
-    Logs(Logs),
+    Logs(Lazy<Logs>),
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NetworkCommand {
     /// Create a network
-    Create(Box<Create>),
+    Create(Lazy<Box<Create>>),
     /// List networks
     #[command(visible_alias = "ls")]
-    List(List),
+    List(Lazy<List>),
     /// Show networks and their endpoints as JSON
-    Inspect(Inspect),
+    Inspect(Lazy<Inspect>),
     /// Remove networks that no container is on
     #[command(visible_aliases = ["rm", "delete"])]
-    Remove(RemoveNetworks),
+    Remove(Lazy<RemoveNetworks>),
     /// Connect a network namespace to a network
-    Connect(Box<Connect>),
+    Connect(Lazy<Box<Connect>>),
     /// Disconnect a container from a network
-    Disconnect(Disconnect),
+    Disconnect(Lazy<Disconnect>),
     /// Published ports of a container that runs
     #[command(subcommand)]
     Port(PortCommand),
     /// Show what was done last: what, when, by whom, how it ended and how long it took
-    Log(Log),
+    Log(Lazy<Log>),
     /// List which addresses and ports are taken, and by whom
-    Df(Df),
+    Df(Lazy<Df>),
     /// Remove all networks that no living container is on
-    Prune(Prune),
+    Prune(Lazy<Prune>),
     /// Say how the kernel differs from what is wanted; exits with 4 if it does
-    Check(Check),
+    Check(Lazy<Check>),
     /// Make the kernel hold what is wanted again, after somebody else changed it
-    Repair(Repair),
+    Repair(Lazy<Repair>),
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PortCommand {
     /// Publish more ports; nothing else of the container changes
-    Add(ChangePorts),
+    Add(Lazy<ChangePorts>),
     /// Publish ports no more; nothing else of the container changes
     #[command(visible_alias = "remove")]
-    Rm(ChangePorts),
+    Rm(Lazy<ChangePorts>),
     /// List published ports
     #[command(visible_alias = "list")]
-    Ls(ListPorts),
+    Ls(Lazy<ListPorts>),
 }
 
 /// How a plan is shown.
@@ -465,14 +466,7 @@ pub(crate) struct Logs {
 impl Cli {
     /// Reads the command line, single-dash long flags included.
     pub(crate) fn read() -> Self {
-        // Describing the command line takes as long as reading it: once is enough.
-        let mut described = Self::command();
-        let args = double_dashes(&described, std::env::args_os());
-        let matches = described.try_get_matches_from_mut(args);
-        match matches.and_then(|matches| Self::from_arg_matches(&matches)) {
-            Ok(cli) => cli,
-            Err(error) => error.format(&mut described).exit(),
-        }
+        Self::parse_from(double_dashes(std::env::args_os()))
     }
 }
 

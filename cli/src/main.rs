@@ -6,6 +6,7 @@ mod backend;
 mod command;
 mod errand;
 mod failure;
+mod lazy;
 mod report;
 mod single_dash;
 

@@ -1,17 +1,24 @@
 //! The original's flags: `-net` as well as `--net`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 
-use clap::ArgAction;
+use clap::{ArgAction, CommandFactory};
+
+use crate::args::Cli;
 
 /// Rewrites the original's `-net x` to `--net x`. Stops where the container's own words begin.
-pub(crate) fn double_dashes(
-    root: &clap::Command,
-    args: impl Iterator<Item = OsString>,
-) -> Vec<OsString> {
-    let mut command = root;
+pub(crate) fn double_dashes(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let args: Vec<OsString> = args.collect();
+    // Commands are defined when they are given, and here all of them are needed.
+    if !args.iter().any(|arg| is_in_question(arg)) {
+        return args;
+    }
+    let mut root = Cli::command();
+    root.build();
+    let mut command = &root;
     let mut out: Vec<OsString> = Vec::new();
-    let mut args = args.peekable();
+    let mut args = args.into_iter();
     out.extend(args.next());
     while let Some(arg) = args.next() {
         let Some(text) = arg.to_str().filter(|text| *text != "--") else {
@@ -35,11 +42,11 @@ pub(crate) fn double_dashes(
             .map_or((text, None), |(f, v)| (f, Some(v)));
         let word = flag.trim_start_matches('-');
         let long = if word.len() > 1 {
-            long_flag(root, command, word)
+            long_flag(&root, command, word)
         } else {
             None
         };
-        let wants_value = long.or_else(|| short_flag(root, command, flag));
+        let wants_value = long.or_else(|| short_flag(&root, command, flag));
         match (long, flag.starts_with("--")) {
             (Some(_), false) => out.push(format!("-{text}").into()),
             (Some(_) | None, _) => out.push(arg.clone()),
@@ -50,6 +57,11 @@ pub(crate) fn double_dashes(
     }
     out.extend(args);
     out
+}
+
+/// Whether it may be a long flag with one dash.
+fn is_in_question(arg: &OsStr) -> bool {
+    matches!(arg.as_bytes(), [b'-', second, _, ..] if *second != b'-')
 }
 
 /// Whether a long flag of that name takes a value of its own; `None` if there is none.
@@ -85,7 +97,9 @@ fn find<'c>(
     matches: impl Fn(&&clap::Arg) -> bool,
 ) -> Option<&'c clap::Arg> {
     let globals = root.get_arguments().filter(|arg| arg.is_global_set());
-    command.get_arguments().chain(globals).find(matches)
+    let mut own = command.get_arguments().chain(globals);
+    // The original had none of those that every command gets.
+    own.find(|arg| !["help", "version"].contains(&arg.get_id().as_str()) && matches(arg))
 }
 
 fn takes_value(arg: &clap::Arg) -> bool {
@@ -95,14 +109,14 @@ fn takes_value(arg: &clap::Arg) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use clap::{CommandFactory, Parser};
+    use clap::Parser;
 
     use super::*;
-    use crate::args::{Cli, Command};
+    use crate::args::Command;
 
     fn rewritten(line: &str) -> String {
         let args = line.split(' ').map(OsString::from);
-        let out: Vec<String> = double_dashes(&Cli::command(), args)
+        let out: Vec<String> = double_dashes(args)
             .into_iter()
             .map(|arg| arg.into_string().unwrap())
             .collect();
@@ -140,7 +154,6 @@ mod tests {
     #[test]
     fn a_containers_words_are_its_own() {
         let cli = Cli::try_parse_from(double_dashes(
-            &Cli::command(),
             [
                 "mydocker",
                 "run",

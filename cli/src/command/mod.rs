@@ -35,7 +35,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
     };
     match cli.command {
         Command::Network(command) => network::run(&app, command).map(|()| ExitCode::SUCCESS),
-        Command::Run(run) => container::run(&app, *run),
+        Command::Run(run) => container::run(&app, *run.0),
         Command::Ps(ps) => container::ps(&app, &ps).map(|()| ExitCode::SUCCESS),
         Command::Stop(stop) => container::stop(&app, &stop).map(|()| ExitCode::SUCCESS),
         Command::Rm(rm) => container::rm(&app, &rm).map(|()| ExitCode::SUCCESS),
