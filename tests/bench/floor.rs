@@ -20,8 +20,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nix::libc;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, connect, recv,
-    send, socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
+    socket,
 };
 use nix::unistd::{ForkResult, fork};
 
@@ -213,9 +213,8 @@ fn cut(index: u32) -> Datagram {
 /// when the kernel says that the link is gone.
 fn cut_announced(index: u32) -> Result<(), Box<dyn Error>> {
     let (mut ended, ends) = std::io::pipe()?;
-    let told = netlink(SockProtocol::NetlinkRoute)?;
     // RTMGRP_LINK
-    bind(told.as_raw_fd(), &NetlinkAddr::new(0, 1))?;
+    let told = netlink_hearing(SockProtocol::NetlinkRoute, 1)?;
     let route = netlink(SockProtocol::NetlinkRoute)?;
     #[expect(unsafe_code, reason = "this process has one thread")]
     // SAFETY: nobody else holds a lock.
@@ -247,14 +246,14 @@ fn cut_announced(index: u32) -> Result<(), Box<dyn Error>> {
 }
 
 fn netlink(protocol: SockProtocol) -> Result<OwnedFd, Box<dyn Error>> {
-    let kind = SockType::Raw;
-    let socket = socket(
-        AddressFamily::Netlink,
-        kind,
-        SockFlag::SOCK_CLOEXEC,
-        protocol,
-    )?;
-    connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+    netlink_hearing(protocol, 0)
+}
+
+/// A socket that hears of what these groups are about.
+fn netlink_hearing(protocol: SockProtocol, groups: u32) -> Result<OwnedFd, Box<dyn Error>> {
+    let (family, flags) = (AddressFamily::Netlink, SockFlag::SOCK_CLOEXEC);
+    let socket = socket(family, SockType::Raw, flags, protocol)?;
+    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
     Ok(socket)
 }
 
