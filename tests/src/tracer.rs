@@ -77,29 +77,55 @@ pub fn mark() {
     nix::unistd::getppid();
 }
 
-/// Runs `command`, which exits with 0, and counts.
+/// Runs `command`, which exits with 0, and counts between two [`mark`]s.
 ///
 /// # Panics
 /// When it fails or can't be traced.
 #[must_use]
 pub fn count(command: &Command) -> Counts {
+    let (counts, marks) = count_from(command, |stop| stop == Stop::Call(libc::SYS_getppid), 1);
+    assert_eq!(marks, 2, "{command:?}");
+    counts
+}
+
+/// The same from the program that `command` becomes by `execs` more calls of `execve`, to its end.
+///
+/// # Panics
+/// When it fails or can't be traced.
+#[must_use]
+pub fn count_all(command: &Command, execs: usize) -> Counts {
+    // The launcher's own one leads to `command`.
+    count_from(command, |stop| stop == Stop::Exec, execs + 1).0
+}
+
+/// What a program stopped at.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Stop {
+    /// A system call, by number.
+    Call(c_long),
+    /// It became another program.
+    Exec,
+}
+
+/// Counts while there have been so many marks, and how many there were in the end.
+fn count_from(command: &Command, is_mark: impl Fn(Stop) -> bool, from: usize) -> (Counts, usize) {
     let leader = launch(command);
     let (mut counts, mut marks) = (Counts::default(), 0);
     loop {
         let flags = Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD);
         let (pid, signal) = match waitpid(None, flags).expect("it has not ended") {
             WaitStatus::Exited(pid, code) if pid == leader => {
-                assert_eq!((code, marks), (0, 2), "{command:?}");
-                return counts;
+                assert_eq!(code, 0, "{command:?}");
+                return (counts, marks);
             }
             WaitStatus::PtraceSyscall(pid) => {
                 if is_entry(pid) {
                     let call = call_of(pid);
-                    marks += usize::from(call.number == libc::SYS_getppid);
-                    if marks == 1 {
+                    marks += usize::from(is_mark(Stop::Call(call.number)));
+                    if marks == from {
                         counts.enter(pid, &call);
                     }
-                } else if marks == 1 {
+                } else if marks == from {
                     counts.leave(pid);
                 }
                 (pid, None)
@@ -110,6 +136,7 @@ pub fn count(command: &Command) -> Counts {
                 if new && pid != leader && let_go(pid) {
                     continue;
                 }
+                marks += usize::from(event == libc::PTRACE_EVENT_EXEC && is_mark(Stop::Exec));
                 (pid, None)
             }
             WaitStatus::Exited(..)

@@ -9,7 +9,9 @@ use std::process::Command;
 use mydocker_core::{AttachSpec, Executor, Facts, Instance, NetworkSpec, Outcome, Request, Step};
 use mydocker_core::{State, Transaction};
 use mydocker_exec_netlink::{NetlinkExecutor, netns};
-use mydocker_tests::tracer::{Counts, count, mark};
+use mydocker_tests::Host;
+use mydocker_tests::tracer::{Counts, count, count_all, mark};
+use nix::libc::{SYS_fallocate, SYS_ftruncate, SYS_pread64, SYS_pwrite64};
 use nix::sched::{CloneFlags, unshare};
 
 /// In it, this program is the one that is counted, and has that many containers attached before.
@@ -108,4 +110,43 @@ fn attaching() {
     let few = counted(10);
     assert!(few.messages > 5 && few.received_bytes > 0, "{few:?}");
     assert_eq!(few, counted(320));
+}
+
+/// So many more blocks of the tables may be read and written, which are trees.
+const BLOCKS_MORE_MAX: usize = 24;
+
+/// The whole process, whatever it does: reading the command line, files, and what is written in the end.
+#[test]
+fn a_whole_attach() {
+    let Some(host) = Host::new() else { return };
+    host.ok("network create --subnet 10.1.0.0/16 --subnet fd01::/64 n");
+    let mut parked = 0;
+    let mut beside = |count| {
+        while parked < count {
+            let name = format!("c{parked:03}");
+            let sandbox = host.sandbox(&name);
+            let ports = format!("-p {}:80", 20_000 + parked);
+            host.connect("n", &name, &sandbox, &ports);
+            parked += 1;
+        }
+        let sandbox = host.sandbox(&format!("last{count:03}"));
+        let line = format!(
+            "network connect --netns {} n last -p 8080:80",
+            sandbox.display()
+        );
+        let mut counts = count_all(&host.mydocker_command(&line), 1);
+        host.ok("network disconnect n last");
+        let of_tables = [SYS_pread64, SYS_pwrite64, SYS_ftruncate, SYS_fallocate];
+        let of_tables = of_tables.map(|number| counts.calls.remove(&number));
+        (counts, of_tables.into_iter().flatten().sum::<usize>())
+    };
+    let (few, few_blocks) = beside(10);
+    assert!(few.messages > 5 && few.received_bytes > 0, "{few:?}");
+    assert!(few_blocks > 0);
+    let (many, many_blocks) = beside(900);
+    assert_eq!(few, many);
+    assert!(
+        many_blocks <= few_blocks + BLOCKS_MORE_MAX,
+        "{few_blocks}, {many_blocks}"
+    );
 }
