@@ -1,7 +1,7 @@
 //! Network namespaces: made, entered and removed without starting a process.
 //!
 //! A namespace is a property of a thread. Whoever enters one does so on a thread of its own that
-//! ends afterwards, but for a [`visit`]: that one is back before anything else is done. A socket
+//! ends afterwards, but for a visit: that one is back before anything else is done. A socket
 //! stays in the namespace that its thread was in when it was opened, so it may be brought back and
 //! used anywhere.
 
