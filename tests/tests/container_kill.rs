@@ -56,18 +56,20 @@ fn go_on(dock: &Dock, number: usize, context: &str) {
     dock.check_empty(context);
 }
 
-/// Kills it, and waits until the container has died with it.
+/// Kills it, and waits until it is dead, and the container with it, which may be so a moment before.
 fn kill_supervisor(dock: &Dock) {
     let row = dock.row("web").expect("it runs");
     let pid = row["pid"].as_i64().expect("it runs");
     let parent = dock.host.sh(&format!("ps -o ppid= -p {pid}"));
-    dock.host.sh(&format!("kill -9 {}", parent.trim()));
-    // A zombie is dead enough, and may stay one for a while.
-    eventually("it dies with its supervisor", || {
-        fs::read(format!("/proc/{pid}/cmdline"))
-            .unwrap_or_default()
-            .is_empty()
-    });
+    let (pid, parent) = (pid.to_string(), parent.trim());
+    dock.host.sh(&format!("kill -9 {parent}"));
+    for dies in [&pid, parent] {
+        // A zombie is dead enough, and may stay one for a while.
+        eventually("both die", || {
+            let status = fs::read_to_string(format!("/proc/{dies}/status"));
+            status.map_or(true, |status| status.contains("State:\tZ"))
+        });
+    }
 }
 
 #[track_caller]
