@@ -30,7 +30,7 @@ const LAUNCHER: &str = r#"kill -STOP $$; exec "$@""#;
 /// When it can't be traced.
 #[must_use]
 pub fn kill_before(command: &Command, execs: usize, number: usize) -> Attempt {
-    let leader = launch(command);
+    let leader = launch(command, Stdio::null());
     // The launcher's own one leads to `command`.
     Tracee::new(leader, Some(leader), execs + 1, number).run(|| ())
 }
@@ -46,7 +46,7 @@ pub fn kill_child_before(
     number: usize,
     meanwhile: impl FnOnce() + Send,
 ) -> Attempt {
-    Tracee::new(launch(command), None, 1, number).run(meanwhile)
+    Tracee::new(launch(command, Stdio::null()), None, 1, number).run(meanwhile)
 }
 
 /// The same for the first process that `command` splits off, and that goes on as the same program.
@@ -55,7 +55,7 @@ pub fn kill_child_before(
 /// When it can't be traced.
 #[must_use]
 pub fn kill_split_before(command: &Command, number: usize) -> Attempt {
-    Tracee::new(launch(command), None, 0, number).run(|| ())
+    Tracee::new(launch(command, Stdio::null()), None, 0, number).run(|| ())
 }
 
 /// What a program asked of the kernel between two calls of [`mark`], its memory and waits for its own
@@ -109,7 +109,8 @@ enum Stop {
 
 /// Counts while there have been so many marks, and how many there were in the end.
 fn count_from(command: &Command, is_mark: impl Fn(Stop) -> bool, from: usize) -> (Counts, usize) {
-    let leader = launch(command);
+    // Whoever fails says why.
+    let leader = launch(command, Stdio::inherit());
     let (mut counts, mut marks) = (Counts::default(), 0);
     loop {
         let flags = Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD);
@@ -232,7 +233,7 @@ fn call_of(pid: Pid) -> Call {
 
 /// A child that is about to become `command`, seized.
 #[expect(clippy::zombie_processes, reason = "it is waited for as a tracee")]
-fn launch(command: &Command) -> Pid {
+fn launch(command: &Command, stderr: Stdio) -> Pid {
     let mut launcher = Command::new("sh");
     launcher.args(["-c", LAUNCHER, "sh"]);
     launcher.arg(command.get_program()).args(command.get_args());
@@ -241,7 +242,7 @@ fn launch(command: &Command) -> Pid {
         .filter_map(|(key, value)| Some((key, value?)));
     launcher.envs(envs);
     let quiet = launcher.stdin(Stdio::null()).stdout(Stdio::null());
-    let child = quiet.stderr(Stdio::null()).spawn().expect("sh starts");
+    let child = quiet.stderr(stderr).spawn().expect("sh starts");
     let leader = Pid::from_raw(child.id().cast_signed());
     seize(leader);
     leader

@@ -94,7 +94,7 @@ fn attach(parked: usize) {
 /// Has this program attach beside so many, and counts.
 fn counted(parked: usize) -> Counts {
     let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["--exact", "attaching", "--test-threads", "1"]);
+    command.args(["--exact", "attaching", "--test-threads", "1", "--nocapture"]);
     command.env(PARKED, parked.to_string());
     count(&command)
 }
