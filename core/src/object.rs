@@ -67,9 +67,9 @@ impl Link {
     }
 }
 
-/// One thing in the kernel. Variant order is apply order, and teardown is the reverse: the
-/// firewall stands before the first cable does (walls before cables), all of it in one run so
-/// that it fits one nf_tables batch; then links from the bridge outwards.
+/// One thing in the kernel. Variant order is apply order within the host and within a container, and
+/// teardown is the reverse: the firewall stands before the first cable does (walls before cables), all
+/// of it in one run so that it fits one nf_tables batch; then links from the bridge outwards.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Object {

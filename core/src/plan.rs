@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Address, Base, Endpoint, EndpointId, Footprint, Link, Network, NetworkName, Object, Op,
-    PortBinding, Route, Warning,
+    Address, Base, Endpoint, EndpointId, Footprint, Link, LinkName, Move, Netns, Network,
+    NetworkName, Ns, Object, Op, PortBinding, Route, Veth, Warning,
 };
 
 /// A change to the state and the ops that make the kernel follow.
@@ -45,6 +45,15 @@ pub enum Change {
 }
 
 impl Change {
+    /// The changes that single requests make: itself, unless it is several.
+    #[must_use]
+    pub fn each(&self) -> &[Self] {
+        match self {
+            Self::Several(changes) => changes,
+            one => core::slice::from_ref(one),
+        }
+    }
+
     /// The network that it speaks of, if it is one.
     pub(crate) fn network(&self) -> Option<&NetworkName> {
         match self {
@@ -60,6 +69,12 @@ impl Change {
 }
 
 impl Plan {
+    /// Whether it is nothing: neither state nor kernel become another by it.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        self.ops.is_empty() && self.change.each().is_empty()
+    }
+
     /// The ports of the host that it publishes and that were not published before.
     #[must_use]
     pub fn publishes(&self) -> Vec<PortBinding> {
@@ -113,10 +128,53 @@ fn gone_with(removed: &Footprint, from: &Footprint) -> Footprint {
     gone
 }
 
-/// What is to be added once that is gone.
+/// What is to be added once that is gone, in turns.
 fn additions(from: &Footprint, to: &Footprint, gone: &Footprint) -> impl Iterator<Item = Op> {
     let missing = |object: &&Object| !from.contains(*object) || gone.contains(*object);
-    to.iter().filter(missing).cloned().map(Op::Add)
+    let mut missing: Vec<&Object> = to.iter().filter(missing).collect();
+    missing.sort_by_key(|object| Turn::of(object));
+    missing.into_iter().cloned().map(Op::Add)
+}
+
+/// When an object is added: what is of the host comes before what is in containers, each of which is
+/// entered once, and a cable comes right before its far end moves, so that it can be born there. Within a
+/// turn, and for a single endpoint altogether, the order is that of objects.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Turn<'o> {
+    Base,
+    Cable(LinkName),
+    Host,
+    Sandbox(&'o Netns),
+}
+
+impl<'o> Turn<'o> {
+    fn of(object: &'o Object) -> Self {
+        match object {
+            Object::Ruleset(_)
+            | Object::Zone(_)
+            | Object::Masquerade(_)
+            | Object::Dnat(_)
+            | Object::Pinhole(_)
+            | Object::Guard(_)
+            | Object::Isolated(_)
+            | Object::Passage(_)
+            | Object::Bridge(_) => Self::Base,
+            Object::Veth(Veth { name: host, .. }) | Object::Move(Move { host, .. }) => {
+                Self::Cable(*host)
+            }
+            Object::LooseEnd(_)
+            | Object::Master(_)
+            | Object::Hairpin(_)
+            | Object::LinkSysctl(_)
+            | Object::Address(_)
+            | Object::Up(_)
+            | Object::Route(_)
+            | Object::Forwarding(_) => match object.ns() {
+                Ns::Host => Self::Host,
+                Ns::Sandbox(netns) => Self::Sandbox(netns),
+            },
+        }
+    }
 }
 
 /// Routes that the kernel drops because the last IPv4 address of their link goes

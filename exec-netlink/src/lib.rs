@@ -8,6 +8,7 @@
 #![allow(clippy::wildcard_enum_match_arm)]
 
 mod address;
+mod cable;
 mod census;
 mod conntrack;
 mod drive;

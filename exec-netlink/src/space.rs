@@ -70,7 +70,7 @@ impl Space<'_> {
             }
             Op::Del(object) => vec![self.remove(object)],
             Op::Add(Object::Bridge(bridge)) => vec![self.make_bridge(bridge)],
-            Op::Add(Object::Veth(veth)) => self.make_veth(veth, &ops[1..]),
+            Op::Add(Object::Veth(_)) => self.make_cables(ops),
             Op::Add(Object::LinkSysctl(sysctl)) => vec![self.set(sysctl)],
             Op::Add(Object::Forwarding(forwarding)) => {
                 let family = forwarding.family;
@@ -105,50 +105,6 @@ impl Space<'_> {
         Ok(())
     }
 
-    /// Makes a cable; if the next op moves its far end, that end is born where it goes. The link
-    /// is looked up in the same datagram, and so is what the ops after it need.
-    fn make_veth(&mut self, veth: &Veth, next: &[Op]) -> Vec<OpResult> {
-        let fused = match next.first() {
-            Some(Op::Add(Object::Move(moved))) if moved.host == veth.name => {
-                open(&moved.to.ns).ok().map(|netns| (moved, netns))
-            }
-            _ => None,
-        };
-        let peer = fused.as_ref().map(|(moved, netns)| (*moved, netns.as_fd()));
-        let mut names = BTreeSet::from([veth.name]);
-        if fused.is_some() {
-            names.extend(self.unknown(next[1..].iter().map_while(setting)));
-        }
-        let mut requests = vec![link::veth(veth, peer)];
-        requests.extend(names.iter().copied().map(link::find));
-        let mut answers = self.socket.exchange(&requests).into_iter();
-        match answers.next().unwrap_or_else(unanswered) {
-            // One at a time, to know which of the two it was.
-            Err(error) if fused.is_some() && error.kind != ErrorKind::InDoubt => {
-                return self.make_veth(veth, &[]);
-            }
-            Err(error) => return vec![Err(error)],
-            Ok(_) => {}
-        }
-        for (name, answer) in names.into_iter().zip(answers) {
-            let seen = answer.ok().flatten();
-            let seen = self.remember(name, seen.as_deref());
-            if let (
-                Some((moved, _)),
-                Some(Seen {
-                    peer: Some(index), ..
-                }),
-            ) = (&fused, seen)
-                && name == veth.name
-            {
-                let (index, has_ipv6) = (index, true);
-                self.links
-                    .insert(moved.to.clone(), Known { index, has_ipv6 });
-            }
-        }
-        vec![Ok(()); 1 + usize::from(fused.is_some())]
-    }
-
     fn set(&mut self, sysctl: &LinkSysctl) -> OpResult {
         let name = sysctl.link.name;
         self.look_up([name].into())?;
@@ -157,7 +113,7 @@ impl Space<'_> {
     }
 
     /// As many of `ops` as are changes of links, in one datagram.
-    fn change(&mut self, ops: &[Op]) -> Vec<OpResult> {
+    pub(crate) fn change(&mut self, ops: &[Op]) -> Vec<OpResult> {
         let objects = changes(ops);
         let names = self.unknown(objects.iter().copied());
         if let Err(error) = self.look_up(names) {
@@ -418,7 +374,10 @@ impl Space<'_> {
     }
 
     /// The names of links that the changes need and that nobody has looked up yet.
-    fn unknown<'o>(&self, objects: impl Iterator<Item = &'o Object>) -> BTreeSet<LinkName> {
+    pub(crate) fn unknown<'o>(
+        &self,
+        objects: impl Iterator<Item = &'o Object>,
+    ) -> BTreeSet<LinkName> {
         let mut names = BTreeSet::new();
         for object in objects {
             match object {
@@ -460,7 +419,7 @@ impl Space<'_> {
     }
 
     /// Keeps a link that the kernel described, if it is ours.
-    fn remember(&mut self, name: LinkName, seen: Option<&[u8]>) -> Option<Seen> {
+    pub(crate) fn remember(&mut self, name: LinkName, seen: Option<&[u8]>) -> Option<Seen> {
         let seen = self.ours(name, seen)?;
         self.links.insert(self.link(name), seen.known());
         Some(seen)
@@ -501,7 +460,7 @@ fn deleted(op: &Op) -> Option<LinkName> {
 }
 
 /// The object that an op adds by a change of a link that is there.
-fn setting(op: &Op) -> Option<&Object> {
+pub(crate) fn setting(op: &Op) -> Option<&Object> {
     match op {
         Op::Add(
             object @ (Object::Move(_)
@@ -542,7 +501,7 @@ fn verdict(object: &Object, answer: Answer) -> OpResult {
     }
 }
 
-fn unanswered() -> Answer {
+pub(crate) fn unanswered() -> Answer {
     Err(errno::in_doubt("nothing was sent"))
 }
 

@@ -1,11 +1,9 @@
 //! Several requests as one: as one after the other would leave it, or as if none had been made.
 #![expect(clippy::unwrap_used, reason = "what helps a test is a test")]
 
-use std::collections::BTreeSet;
-
 use mydocker_core::{
-    Change, Damage, Entry, ErrorKind, Footprint, Instance, OnFailure, Op, Outcome, Plan, Rejection,
-    Request, State, Transaction, drive,
+    Change, Damage, Entry, ErrorKind, Footprint, Instance, Ns, OnFailure, Op, Outcome, Plan,
+    Rejection, Request, State, Transaction, drive,
 };
 use mydocker_exec_dryrun::{Fault, Faulty, until_crash};
 use mydocker_tests::requests::script;
@@ -209,17 +207,32 @@ fn a_crash_at_every_step_leaves_all_or_nothing() {
     assert!(crashes > 100, "{crashes}");
 }
 
-/// All firewall elements in one run, all cables in one: an executor has few batches to make of them.
+/// All firewall elements in one run, each cable right before its far end moves, then ports of the bridge,
+/// and then each container once: an executor has few batches to make of them, and few visits.
 #[test]
-fn ops_of_a_kind_come_together() {
+fn ops_come_as_they_are_best_carried_out() {
     let world = World::default().after(&[Request::CreateNetwork(create("n", &["10.0.0.0/16"]))]);
     let attach = |i| Request::Attach(attach("n", &format!("c{i}"), &["80"]));
     let requests: Vec<Request> = (0..50).map(attach).collect();
     let plan = check(&world, &requests);
-    let mut kinds: Vec<&str> = plan.ops.iter().map(Op::name).collect();
+    let mut visits: Vec<&Ns> = plan.ops.iter().map(|op| op.object().ns()).collect();
+    visits.retain(|ns| **ns != Ns::Host);
+    visits.dedup();
+    // Far ends go to all of them first.
+    assert_eq!(visits.len(), 2 * requests.len());
+    let host = plan.ops.iter().map(Op::name);
+    let mut kinds: Vec<&str> = host.take_while(|name| *name != "SetSysctl").collect();
+    let (cables, others) = (["AddVeth", "MoveToNs"], kinds.clone());
+    let cables_at = kinds.iter().position(|name| *name == cables[0]).unwrap();
+    let made = kinds.drain(cables_at..cables_at + 2 * requests.len());
+    assert!(
+        made.collect::<Vec<_>>()
+            .chunks(2)
+            .all(|pair| pair == cables),
+        "{others:?}"
+    );
     kinds.dedup();
-    let distinct: BTreeSet<&str> = kinds.iter().copied().collect();
-    assert_eq!(kinds.len(), distinct.len(), "{kinds:?}");
+    assert_eq!(kinds, ["AddDnat", "AddGuard", "SetMaster", "SetHairpin"]);
     assert_eq!(plan.publishes().len(), 50);
 }
 
