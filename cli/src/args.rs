@@ -206,6 +206,9 @@ pub(crate) struct Inspect {
 
 #[derive(Debug, Args)]
 pub(crate) struct RemoveNetworks {
+    /// Disconnect everybody first; a network that is not there is no error then
+    #[arg(long, short)]
+    pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) dry_run: DryRun,
     /// Their names
@@ -283,9 +286,9 @@ pub(crate) struct Disconnect {
     pub(crate) dry_run: DryRun,
     /// The network
     pub(crate) network: NetworkName,
-    /// What the container is called
-    #[arg(value_name = "NAME")]
-    pub(crate) container: ContainerName,
+    /// What the containers are called; all of them go at once
+    #[arg(value_name = "NAME", required = true)]
+    pub(crate) container: Vec<ContainerName>,
 }
 
 #[derive(Debug, Args)]

@@ -11,11 +11,12 @@ pub use error::EngineError;
 pub use rebuild::Rebuilt;
 
 use std::collections::BTreeSet;
+use std::slice;
 
 use mydocker_core::{
     Change, ContainerName, Drift, EndpointId, Entry, ErrorKind, Executor, Facts, Failure,
-    Footprint, Netns, Object, OnFailure, Op, OpError, Outcome, Plan, Protocol, Recorder, Rejection,
-    Request, State, Step, Transaction, drive,
+    Footprint, Listener, Netns, Object, OnFailure, Op, OpError, Outcome, Plan, PortBinding,
+    Protocol, Recorder, Rejection, Request, State, Step, Transaction, drive,
 };
 
 use crate::store::{Access, Options, Roots, Store, StoreError};
@@ -105,35 +106,68 @@ impl<X: Executor> Engine<X> {
     /// # Errors
     /// It was not carried out; [`EngineError::exit_code`] says what the kernel holds.
     pub fn apply(&mut self, request: &Request) -> Result<Done, EngineError> {
-        let store = Store::open_for(&self.roots, request, &self.options)?;
-        let (mut store, recovered) = self.recover(store)?;
+        self.apply_batch(slice::from_ref(request))
+    }
+
+    /// [`apply`](Self::apply) for several requests in one transaction, each as if those before it had
+    /// been carried out: see [`State::plan_batch`].
+    ///
+    /// # Errors
+    /// They were not carried out, or not all of those that remove something;
+    /// [`EngineError::exit_code`] says what the kernel holds.
+    pub fn apply_batch(&mut self, requests: &[Request]) -> Result<Done, EngineError> {
+        let store = Store::open_for(&self.roots, requests, &self.options)?;
+        let (store, recovered) = self.recover(store)?;
+        self.apply_to(store, recovered, requests)
+    }
+
+    /// [`apply_batch`](Self::apply_batch) for what somebody asks who has seen the state, and changes
+    /// nothing of the kernel. If that is nothing, nothing is done.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn apply_with(
+        &mut self,
+        ask: impl FnOnce(&mut X, &State) -> Vec<Request>,
+    ) -> Result<Done, EngineError> {
+        let (store, recovered) = self.begin()?;
+        let requests = ask(&mut self.executor, store.state());
+        self.apply_to(store, recovered, &requests)
+    }
+
+    fn apply_to(
+        &mut self,
+        mut store: Store,
+        recovered: Vec<Outcome>,
+        requests: &[Request],
+    ) -> Result<Done, EngineError> {
         let (buried, plan) = self.plan_past_dead(
             &mut store,
-            request,
+            requests,
             |engine, store, dead| engine.bury(store, dead),
-            |engine, store| engine.plan_past_rivals(store, request),
+            |engine, store| engine.plan_past_rivals(store, requests),
         )?;
         self.finish(&mut store, plan, recovered, buried)
     }
 
-    /// Detaches endpoints whose container is gone, and then plans; and if the request is refused,
+    /// Detaches endpoints whose container is gone, and then plans; and if the requests are refused,
     /// perhaps because of somebody who is no more, looks at all of them and plans again.
     fn plan_past_dead<M: Memory>(
         &mut self,
         memory: &mut M,
-        request: &Request,
+        requests: &[Request],
         bury: impl Fn(&mut Self, &mut M, Vec<EndpointId>) -> Result<Vec<Plan>, EngineError>,
         plan: impl Fn(&mut Self, &mut M) -> Result<Plan, EngineError>,
     ) -> Result<(Vec<Plan>, Plan), EngineError>
     where
         EngineError: From<M::Error>,
     {
-        let dead = dead::find(&mut self.executor, memory, request, dead::LOOKS_MAX)?;
+        let dead = dead::find(&mut self.executor, memory, requests, dead::LOOKS_MAX)?;
         let mut buried = bury(self, memory, dead)?;
         match plan(self, memory) {
             Err(EngineError::Rejected(_)) => {
                 memory.complete()?;
-                let dead = dead::find(&mut self.executor, memory, request, usize::MAX)?;
+                let dead = dead::find(&mut self.executor, memory, requests, usize::MAX)?;
                 buried.extend(bury(self, memory, dead)?);
                 // Refused again, perhaps, and with all the reasons known.
                 Ok((buried, plan(self, memory)?))
@@ -147,11 +181,11 @@ impl<X: Executor> Engine<X> {
     fn plan_past_rivals(
         &mut self,
         store: &mut Store,
-        request: &Request,
+        requests: &[Request],
     ) -> Result<Plan, EngineError> {
         let mut rounds = 0;
         loop {
-            let plan = self.plan_now(store.state(), request)?;
+            let plan = self.plan_now(store.state_mut(), requests)?;
             if !store.recall_rivals(&plan)? {
                 return Ok(plan);
             }
@@ -162,15 +196,18 @@ impl<X: Executor> Engine<X> {
         }
     }
 
-    fn plan_now(&mut self, state: &State, request: &Request) -> Result<Plan, EngineError> {
-        if let Some(netns) = entered(state, request)
-            && !self.executor.is_alive(netns)
+    fn plan_now(&mut self, state: &mut State, requests: &[Request]) -> Result<Plan, EngineError> {
+        for netns in requests
+            .iter()
+            .filter_map(|request| entered(state, request))
         {
-            return Err(EngineError::NoNamespace(netns.clone()));
+            if !self.executor.is_alive(netns) {
+                return Err(EngineError::NoNamespace(netns.clone()));
+            }
         }
-        let facts = self.facts(state, request)?;
+        let facts = self.facts(state, requests)?;
         let look = |wanted: &[_]| self.executor.listeners(wanted).map_err(EngineError::Host);
-        let plan = state.plan_around(facts, request, look)?;
+        let plan = plan_together(state, facts, requests, look)?;
         self.check_protocols(&plan)?;
         Ok(plan)
     }
@@ -217,7 +254,7 @@ impl<X: Executor> Engine<X> {
     /// It can't be done, or the state could not be read.
     pub fn plan(&mut self, request: &Request) -> Result<Plan, EngineError> {
         let mut mind = self.imagine()?;
-        Ok(self.plan_next(&mut mind, request)?.1)
+        Ok(self.plan_next(&mut mind, slice::from_ref(request))?.1)
     }
 
     /// [`plan`](Self::plan) for requests one after the other, each as if those before it had been
@@ -226,10 +263,36 @@ impl<X: Executor> Engine<X> {
     /// # Errors
     /// One of them can't be done, or the state could not be read.
     pub fn plan_all(&mut self, requests: &[Request]) -> Result<Vec<Plan>, EngineError> {
+        self.plan_each(
+            requests
+                .chunks(1)
+                .map(|one| |_: &mut X, _: &State| one.to_vec()),
+        )
+    }
+
+    /// What [`apply_batch`](Self::apply_batch) would do, and before it what is taken from containers
+    /// that are gone.
+    ///
+    /// # Errors
+    /// It can't be done, or the state could not be read.
+    pub fn plan_batch(&mut self, requests: &[Request]) -> Result<Vec<Plan>, EngineError> {
+        self.plan_each([|_: &mut X, _: &State| requests.to_vec()])
+    }
+
+    /// What [`apply_with`](Self::apply_with) would do for each of these, one after the other, as
+    /// [`plan_all`](Self::plan_all) has it.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn plan_each<F: FnOnce(&mut X, &State) -> Vec<Request>>(
+        &mut self,
+        asks: impl IntoIterator<Item = F>,
+    ) -> Result<Vec<Plan>, EngineError> {
         let mut mind = self.imagine()?;
         let mut plans = Vec::new();
-        for request in requests {
-            let (buried, plan) = self.plan_next(&mut mind, request)?;
+        for ask in asks {
+            let requests = ask(&mut self.executor, &mind.state);
+            let (buried, plan) = self.plan_next(&mut mind, &requests)?;
             plans.extend(buried);
             plans.push(plan);
         }
@@ -313,22 +376,22 @@ impl<X: Executor> Engine<X> {
     fn plan_next(
         &mut self,
         mind: &mut Mind,
-        request: &Request,
+        requests: &[Request],
     ) -> Result<(Vec<Plan>, Plan), EngineError> {
         let bury = |_: &mut Self, mind: &mut Mind, dead| Ok(dead::bury(&mut Willing, mind, dead)?);
-        let plan = |engine: &mut Self, mind: &mut Mind| engine.imagine_plan(mind, request);
-        self.plan_past_dead(mind, request, bury, plan)
+        let plan = |engine: &mut Self, mind: &mut Mind| engine.imagine_plan(mind, requests);
+        self.plan_past_dead(mind, requests, bury, plan)
     }
 
-    fn imagine_plan(&mut self, mind: &mut Mind, request: &Request) -> Result<Plan, EngineError> {
-        let mut facts = match self.facts(&mind.state, request) {
+    fn imagine_plan(&mut self, mind: &mut Mind, requests: &[Request]) -> Result<Plan, EngineError> {
+        let mut facts = match self.facts(&mind.state, requests) {
             Err(EngineError::Host(_)) => Facts::default(),
             facts => facts?,
         };
         facts.forwarding.extend(&mind.forwarding);
         let look =
             |wanted: &[_]| Ok::<_, Rejection>(self.executor.listeners(wanted).unwrap_or_default());
-        let plan = mind.state.plan_around(facts, request, look)?;
+        let plan = plan_together(&mut mind.state, facts, requests, look)?;
         self.check_protocols(&plan)?;
         run(&mut Transaction::begin(plan.clone()), &mut Willing, mind)?;
         Ok(plan)
@@ -345,17 +408,19 @@ impl<X: Executor> Engine<X> {
         Ok((store, recovered))
     }
 
-    fn facts(&mut self, state: &State, request: &Request) -> Result<Facts, EngineError> {
+    fn facts(&mut self, state: &State, requests: &[Request]) -> Result<Facts, EngineError> {
         self.executor.attend(state);
-        if state.needs_facts(request) {
-            return self.executor.facts().map_err(EngineError::Host);
-        }
-        let mut facts = Facts::default();
-        if let Request::Detach(id) = request
-            && let Some(endpoint) = state.endpoint(id)
-            && !self.executor.is_alive(&endpoint.netns)
-        {
-            facts.gone.insert(endpoint.netns.clone());
+        let mut facts = match requests.iter().any(|request| state.needs_facts(request)) {
+            true => self.executor.facts().map_err(EngineError::Host)?,
+            false => Facts::default(),
+        };
+        for request in requests {
+            if let Request::Detach(id) = request
+                && let Some(endpoint) = state.endpoint(id)
+                && !self.executor.is_alive(&endpoint.netns)
+            {
+                facts.gone.insert(endpoint.netns.clone());
+            }
         }
         Ok(facts)
     }
@@ -378,7 +443,10 @@ impl<X: Executor> Engine<X> {
         recovered: Vec<Outcome>,
         buried: Vec<Plan>,
     ) -> Result<Done, EngineError> {
-        let outcome = self.carry_out(store, plan.clone())?;
+        let outcome = match plan.is_nothing() {
+            true => Outcome::Committed,
+            false => self.carry_out(store, plan.clone())?,
+        };
         match outcome {
             Outcome::Committed => Ok(Done {
                 plan,
@@ -429,6 +497,19 @@ impl<X: Executor> Engine<X> {
     }
 }
 
+/// One request is planned as itself, and several as one.
+fn plan_together<E: From<Rejection>>(
+    state: &mut State,
+    facts: Facts,
+    requests: &[Request],
+    look: impl FnMut(&[PortBinding]) -> Result<Vec<Listener>, E>,
+) -> Result<Plan, E> {
+    match requests {
+        [request] => state.plan_around(facts, request, look),
+        several => state.plan_batch_around(facts, several, look),
+    }
+}
+
 /// The namespace that must be there for a request: nothing leads to a container that is gone.
 fn entered<'a>(state: &'a State, request: &'a Request) -> Option<&'a Netns> {
     match request {
@@ -476,6 +557,9 @@ const RIVALS_ROUNDS_MAX: usize = 4;
 trait Memory: Recorder {
     fn state(&self) -> &State;
 
+    /// The state, to plan on: it is left as it was.
+    fn state_mut(&mut self) -> &mut State;
+
     /// As [`State::sandboxes_after`].
     fn sandboxes_after(
         &self,
@@ -493,6 +577,10 @@ trait Memory: Recorder {
 impl Memory for Store {
     fn state(&self) -> &State {
         Self::state(self)
+    }
+
+    fn state_mut(&mut self) -> &mut State {
+        Self::state_mut(self)
     }
 
     fn sandboxes_after(

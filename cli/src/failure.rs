@@ -124,6 +124,10 @@ impl From<anyhow::Error> for Failure {
 fn hint(error: &EngineError) -> Option<Cow<'static, str>> {
     match error {
         EngineError::Rejected(rejection) => {
+            let rejection = match rejection {
+                Rejection::InBatch { why, .. } => why,
+                alone => alone,
+            };
             let hint = match rejection {
                 Rejection::NetworkUnknown(_) => {
                     "`mydocker network list` shows the networks there are"
@@ -131,6 +135,7 @@ fn hint(error: &EngineError) -> Option<Cow<'static, str>> {
                 Rejection::EndpointUnknown(_) => {
                     "`mydocker network inspect NETWORK` shows who is on it"
                 }
+                Rejection::NetworkInUse { .. } => "`network remove --force` disconnects them first",
                 Rejection::Exhausted { .. } => {
                     "disconnect a container, or make another network with a larger subnet"
                 }

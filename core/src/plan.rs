@@ -48,10 +48,10 @@ impl Change {
     /// The changes that single requests make: itself, unless it is several.
     #[must_use]
     pub fn each(&self) -> &[Self] {
-        match self {
-            Self::Several(changes) => changes,
-            one => core::slice::from_ref(one),
+        if let Self::Several(changes) = self {
+            return changes;
         }
+        core::slice::from_ref(self)
     }
 
     /// The network that it speaks of, if it is one.

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use mydocker_exec_netlink::netns;
+use mydocker::engine::Engine;
+use mydocker::store::{Options, Roots};
+use mydocker_exec_netlink::{NetlinkExecutor, netns};
 use tempfile::TempDir;
 
 /// A host in a namespace, with directories of its own, sandboxes for containers and neighbours
@@ -138,6 +140,20 @@ impl Host {
         let mut command = self.inside(&self.binary);
         command.args(line.split_whitespace());
         command
+    }
+
+    /// An engine on the host's files and in its namespace, inside this process.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    #[must_use]
+    pub fn engine(&self, options: Options) -> Engine<NetlinkExecutor> {
+        let [(_, root), (_, run_root)] = self.environment();
+        let roots = Roots { root, run_root };
+        let instance = roots.instance().expect("it has a run root");
+        let executor = netns::run_in(self.ns(), || NetlinkExecutor::open(instance));
+        let executor = executor.expect("the host is there");
+        Engine::with_options(roots, options, executor.expect("there is rtnetlink"))
     }
 
     /// Puts the busybox image where `mydocker run busybox` finds it.

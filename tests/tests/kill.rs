@@ -98,6 +98,27 @@ fn disconnecting() {
     busy.end();
 }
 
+/// All cables at once, by a group of links, and everybody's firewall elements in one batch.
+#[test]
+fn removing_a_network_with_all_on_it() {
+    let Some(host) = Host::new() else { return };
+    let before = host.snapshot();
+    let mut back = vec!["network create --subnet 10.1.0.0/24 n".to_owned()];
+    for number in 0..5 {
+        let netns = host.sandbox(&format!("c{number}"));
+        let (port, netns) = (8000 + number, netns.display());
+        back.push(format!(
+            "network connect n c{number} -p {port}:80 --netns {netns}"
+        ));
+    }
+    back.iter().for_each(|line| drop(host.ok(line)));
+    let undo: Vec<&str> = back.iter().map(String::as_str).collect();
+    let remove = "network remove --force n";
+    kill_everywhere(&Trial::new(&host, remove, &undo));
+    host.ok(remove);
+    host.assert_as(&before);
+}
+
 #[test]
 fn publishing_and_unpublishing() {
     let Some(busy) = Busy::new() else { return };

@@ -9,10 +9,8 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
-use mydocker::engine::Engine;
 use mydocker::store::{Access, Options, Roots, Store};
 use mydocker_core::{AttachSpec, EndpointId, NetworkSpec, Request};
-use mydocker_exec_netlink::{NetlinkExecutor, netns};
 use mydocker_tests::Host;
 use serde_json::Value;
 
@@ -123,18 +121,9 @@ fn mix(host: &Host, seed: u64, sandboxes: &[PathBuf], tally: &Tally) {
     }
 }
 
-/// An engine on the host's files and in its namespace, inside this process.
-fn embedded(host: &Host, options: Options) -> Engine<NetlinkExecutor> {
-    let [(_, root), (_, run_root)] = host.environment();
-    let roots = Roots { root, run_root };
-    let instance = roots.instance().unwrap();
-    let executor = netns::run_in(host.ns(), || NetlinkExecutor::open(instance)).unwrap();
-    Engine::with_options(roots, options, executor.unwrap())
-}
-
 /// The same mix by the embedded engine.
 fn mix_embedded(host: &Host, sandboxes: &[PathBuf], tally: &Tally) {
-    let mut engine = embedded(host, Options::default());
+    let mut engine = host.engine(Options::default());
     let mut dice = Dice(7);
     for _ in 0..10 * ROUNDS {
         let network = NETWORKS[dice.roll(NETWORKS.len())];
@@ -302,7 +291,7 @@ fn who_has_the_lock_is_named_when_the_wait_is_over() {
         ..Options::default()
     };
     let remove = Request::RemoveNetwork("n".parse().unwrap());
-    let error = embedded(&host, options).apply(&remove).unwrap_err();
+    let error = host.engine(options).apply(&remove).unwrap_err();
     let program = std::env::current_exe().unwrap();
     let program = program.file_name().unwrap().to_string_lossy();
     let holder = format!("locked by pid {} ({program}", std::process::id());

@@ -53,8 +53,16 @@ impl App {
 
     /// Carries out a request.
     fn apply(&self, request: &Request) -> Result<Plan, Failure> {
+        self.carry_out(|engine| engine.apply(request))
+    }
+
+    /// Has the engine do something.
+    fn carry_out(
+        &self,
+        act: impl FnOnce(&mut Engine<Backend>) -> Result<Done, EngineError>,
+    ) -> Result<Plan, Failure> {
         let mut engine = self.engine()?;
-        let done = engine.apply(request)?;
+        let done = act(&mut engine)?;
         Self::finish(engine)?;
         Self::tell(&done);
         Ok(done.plan)
@@ -62,8 +70,8 @@ impl App {
 
     /// Says what nobody asked for.
     fn tell(done: &Done) {
-        for plan in &done.buried {
-            if let Change::EndpointRemoved(EndpointId { network, container }) = &plan.change {
+        for change in done.buried.iter().flat_map(|plan| plan.change.each()) {
+            if let Change::EndpointRemoved(EndpointId { network, container }) = change {
                 let gone = format!("container `{container}` is gone, and off network `{network}`");
                 warn(gone);
             }

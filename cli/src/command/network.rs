@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use mydocker_core::{
-    AttachSpec, Change, ContainerName, EndpointId, Family, Netns, NetworkName, NetworkSpec, Request,
+    AttachSpec, Change, ContainerName, EndpointId, Family, Netns, NetworkName, NetworkSpec,
+    Request, State,
 };
 
 use super::{App, upkeep};
@@ -11,6 +12,7 @@ use crate::args::{
     Connect, Create, Disconnect, EndpointArgs, Format, Inspect, List, NetworkCommand,
     RemoveNetworks,
 };
+use crate::backend::Backend;
 use crate::failure::{Failure, told};
 use crate::report::{self, NetworkView};
 
@@ -171,6 +173,9 @@ fn inspect(app: &App, inspect: &Inspect) -> Result<(), Failure> {
 }
 
 fn remove(app: &App, remove: RemoveNetworks) -> Result<(), Failure> {
+    if remove.force {
+        return remove_with_all(app, &remove);
+    }
     let requests: Vec<_> = remove
         .name
         .iter()
@@ -182,6 +187,21 @@ fn remove(app: &App, remove: RemoveNetworks) -> Result<(), Failure> {
     }
     for (name, request) in remove.name.iter().zip(&requests) {
         app.apply(request)?;
+        told(report::line(name));
+    }
+    Ok(())
+}
+
+/// Takes everybody off the networks first. One that is not there is removed already.
+fn remove_with_all(app: &App, remove: &RemoveNetworks) -> Result<(), Failure> {
+    if let Some(format) = remove.dry_run.dry_run {
+        let asks = remove.name.iter();
+        let asks = asks.map(|name| |_: &mut Backend, state: &State| state.removal(name));
+        let plans = app.engine()?.plan_each(asks)?;
+        return App::print(&plans, format);
+    }
+    for name in &remove.name {
+        app.carry_out(|engine| engine.apply_with(|_, state| state.removal(name)))?;
         told(report::line(name));
     }
     Ok(())
@@ -236,9 +256,15 @@ fn disconnect(app: &App, disconnect: Disconnect) -> Result<(), Failure> {
         container,
         dry_run,
     } = disconnect;
-    let request = Request::Detach(EndpointId { network, container });
+    let detach = |container| {
+        let network = network.clone();
+        Request::Detach(EndpointId { network, container })
+    };
+    let requests: Vec<Request> = container.into_iter().map(detach).collect();
     match dry_run.dry_run {
-        Some(format) => app.dry_run(&[request], format),
-        None => app.apply(&request).map(|_| ()),
+        Some(format) => App::print(&app.engine()?.plan_batch(&requests)?, format),
+        None => app
+            .carry_out(|engine| engine.apply_batch(&requests))
+            .map(drop),
     }
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use mydocker_core::{Executor, Netns, NetworkName, Request};
+use mydocker_core::{BATCH_MAX, Change, Endpoint, Executor, Netns, Request, State};
 
 use super::App;
 use crate::args::{Check, Df, Format, Log, Prune, Repair};
+use crate::backend::Backend;
 use crate::failure::{Failure, note, told, warn};
 use crate::report;
 
@@ -119,20 +120,28 @@ pub(super) fn log(app: &App, log: &Log) -> Result<(), Failure> {
 
 /// Removes the networks that no living container is on.
 pub(super) fn prune(app: &App, prune: &Prune) -> Result<(), Failure> {
-    let state = app.view()?.state;
-    let dead = dead(app, state.netns())?;
-    let is_unused = |name: &NetworkName| state.endpoints_of(name).all(|e| dead.contains(&e.netns));
-    let networks = state.networks().map(|network| network.name.clone());
-    let unused: Vec<NetworkName> = networks.filter(is_unused).collect();
-    let requests: Vec<_> = unused.iter().cloned().map(Request::RemoveNetwork).collect();
     if let Some(format) = prune.dry_run.dry_run {
-        return app.dry_run(&requests, format);
+        return App::print(&app.engine()?.plan_each([removals_of_unused])?, format);
     }
-    for (name, request) in unused.iter().zip(&requests) {
-        app.apply(request)?;
-        told(report::line(name));
+    let plan = app.carry_out(|engine| engine.apply_with(removals_of_unused))?;
+    for change in plan.change.each() {
+        if let Change::NetworkRemoved(name) = change {
+            told(report::line(name));
+        }
     }
     Ok(())
+}
+
+/// As many as fit a batch.
+fn removals_of_unused(executor: &mut Backend, state: &State) -> Vec<Request> {
+    let mut is_alive = |endpoint: &Endpoint| executor.is_alive(&endpoint.netns);
+    let names = state.networks().map(|network| &network.name);
+    let unused = names.filter(|name| !state.endpoints_of(name).any(&mut is_alive));
+    unused
+        .take(BATCH_MAX)
+        .cloned()
+        .map(Request::RemoveNetwork)
+        .collect()
 }
 
 /// Says which addresses and ports are taken, and by whom.

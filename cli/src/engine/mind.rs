@@ -43,6 +43,10 @@ impl Memory for Mind {
         &self.state
     }
 
+    fn state_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+
     fn sandboxes_after(
         &self,
         netns: &Netns,

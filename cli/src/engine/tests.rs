@@ -62,11 +62,11 @@ impl Host {
     }
 
     /// Lets a process die after so many ops; whether it did.
-    fn dies_after(&self, life: usize, request: &Request) -> bool {
+    fn dies_after(&self, life: usize, requests: &[Request]) -> bool {
         self.kernel.inside().life = Some(life);
         let mut engine = self.engine();
         let died = std::thread::scope(|scope| {
-            let run = scope.spawn(|| engine.apply(request).map(|_| ()));
+            let run = scope.spawn(|| engine.apply_batch(requests).map(|_| ()));
             run.join().is_err()
         });
         self.kernel.inside().life = None;
@@ -150,6 +150,104 @@ fn several_are_planned_as_if_one_after_the_other() {
     assert_eq!(planned, done);
     let error = host.engine().plan_all(&[remove("net"), attach("web", &[])]);
     assert!(matches!(error, Err(EngineError::Rejected(_))));
+}
+
+/// A batch is one transaction, and a dry run of it is what is done.
+#[test]
+fn several_at_once_are_all_or_nothing() {
+    let host = Host::new();
+    let requests = [
+        create("net"),
+        attach("web", &["80:80"]),
+        attach("db", &[]),
+        create("other"),
+    ];
+    let planned = host.engine().plan_batch(&requests).unwrap();
+    assert!(host.kernel.objects().is_empty());
+    let done = host.engine().apply_batch(&requests).unwrap();
+    assert_eq!(planned, std::slice::from_ref(&done.plan));
+    assert_eq!(done.plan.change.each().len(), 4);
+    host.agrees();
+    let before = (host.kernel.objects(), host.state());
+    let refused =
+        host.engine()
+            .apply_batch(&[detach("web"), attach("api", &["80:80"]), attach("db", &[])]);
+    let refused = refused.unwrap_err();
+    assert!(
+        refused.to_string().starts_with("request 3 of the batch: "),
+        "{refused}"
+    );
+    assert_eq!((host.kernel.objects(), host.state()), before);
+    host.kernel.inside().refused = vec!["SetHairpin"];
+    let failed = host
+        .engine()
+        .apply_batch(&[detach("db"), attach("api", &["81:80"])]);
+    assert!(
+        matches!(failed, Err(EngineError::RolledBack(_))),
+        "{failed:?}"
+    );
+    host.kernel.inside().refused.clear();
+    assert_eq!((host.kernel.objects(), host.state()), before);
+    host.agrees();
+}
+
+/// What a batch names is read, and whoever is in its way, however much else there is.
+#[test]
+fn a_batch_plans_around_those_it_does_not_name() {
+    let host = Host::new();
+    host.apply(&create("net")).unwrap();
+    for n in 0..20 {
+        host.apply(&attach(&format!("c{n}"), &["80"])).unwrap();
+    }
+    host.apply(&detach("c3")).unwrap();
+    let several: Vec<Request> = (0..40).map(|n| attach(&format!("d{n}"), &["80"])).collect();
+    host.engine().apply_batch(&several).unwrap();
+    host.agrees();
+    let state = host.state();
+    let port = state
+        .endpoints()
+        .find_map(|endpoint| endpoint.host_ports().next());
+    let port = port.unwrap().host_port.to_string();
+    let taken = host
+        .engine()
+        .apply_batch(&[attach("e", &[]), attach("f", &[&format!("{port}:80")])]);
+    assert!(taken.unwrap_err().to_string().contains(&port));
+    let dead = ["c1", "d1", "d2"];
+    host.kernel.inside().dead.extend(dead.map(netns));
+    // What the requests speak of is theirs, and the others make room.
+    let done = host
+        .engine()
+        .apply_batch(&[detach("d1"), detach("d2")])
+        .unwrap();
+    assert_eq!((buried(&done), host.state().endpoints().count()), (0, 57));
+    host.agrees();
+}
+
+/// Requests that follow from the state are asked for under its lock; if there are none, nothing is.
+#[test]
+fn what_is_asked_of_the_state_is_carried_out() {
+    let host = Host::new();
+    host.engine()
+        .apply_batch(&[create("net"), attach("web", &["80:80"]), attach("db", &[])])
+        .unwrap();
+    let name = network("net");
+    let planned = host
+        .engine()
+        .plan_each([|_: &mut Kernel, state: &State| state.removal(&name)]);
+    let done = host
+        .engine()
+        .apply_with(|_, state| state.removal(&name))
+        .unwrap();
+    assert_eq!(planned.unwrap(), [done.plan]);
+    assert!(host.kernel.objects().iter().all(stays));
+    host.agrees();
+    let history = || Store::history(&host.roots()).unwrap().0.len();
+    let (before, again) = (
+        history(),
+        host.engine().apply_with(|_, state| state.removal(&name)),
+    );
+    assert!(again.unwrap().plan.is_nothing());
+    assert_eq!(history(), before);
 }
 
 #[test]
@@ -297,6 +395,14 @@ fn a_dead_container_leaves() {
     host.agrees();
 }
 
+/// How many endpoints of containers that are gone were detached.
+fn buried(done: &Done) -> usize {
+    done.buried
+        .iter()
+        .map(|plan| plan.change.each().len())
+        .sum()
+}
+
 /// Whoever is dead makes room with the next command about others, and a dry run says so; whoever
 /// is beyond a few looks, once something of theirs is wanted.
 #[test]
@@ -324,7 +430,7 @@ fn the_dead_make_room() {
     assert_eq!(on_net(), crowd - 1);
     let port = format!("{}:80", 8000 + crowd - 1);
     let done = host.apply(&attach("new", &[&port])).unwrap();
-    assert_eq!(done.buried.len(), 1);
+    assert_eq!(buried(&done), 1);
     host.agrees();
     // A network whose containers are all dead can go at once.
     for n in 1..crowd - 1 {
@@ -332,7 +438,8 @@ fn the_dead_make_room() {
     }
     host.kernel.inside().dead.insert(netns("new"));
     let done = host.apply(&remove("net")).unwrap();
-    assert_eq!(done.buried.len(), crowd - 1);
+    // A few of them first, and all others once they are in the way.
+    assert_eq!((done.buried.len(), buried(&done)), (2, crowd - 1));
     host.agrees();
 }
 
@@ -347,7 +454,7 @@ fn the_dead_are_themselves_to_be_named() {
         host.kernel.inside().dead.insert(netns(container));
     }
     let done = host.apply(&detach("a")).unwrap();
-    assert_eq!(done.buried.len(), 1, "the other one");
+    assert_eq!(buried(&done), 1, "the other one");
     let error = host.apply(&detach("b")).unwrap_err();
     assert!(matches!(error, EngineError::Rejected(_)), "{error}");
     host.agrees();
@@ -357,27 +464,30 @@ fn the_dead_are_themselves_to_be_named() {
 fn a_process_may_die_between_any_two_ops() {
     let before = [create("net"), attach("web", &["8080:80"]), create("other")];
     let requests = [
-        (3, attach("db", &["8081:80"])),
-        (3, detach("web")),
-        (3, remove("other")),
-        (1, attach("web", &[])),
-        (1, remove("net")),
-        (0, create("net")),
+        (3, vec![attach("db", &["8081:80"])]),
+        (3, vec![detach("web")]),
+        (3, vec![remove("other")]),
+        (1, vec![attach("web", &[])]),
+        (1, vec![remove("net")]),
+        (0, vec![create("net")]),
+        (0, before.to_vec()),
+        (3, vec![detach("web"), attach("db", &["8080:80"])]),
+        (3, vec![detach("web"), remove("net"), remove("other")]),
     ];
-    for (given, request) in requests {
+    for (given, requests) in requests {
         for life in 0.. {
             let host = Host::new();
             for request in &before[..given] {
                 host.apply(request).unwrap();
             }
-            if !host.dies_after(life, &request) {
+            if !host.dies_after(life, &requests) {
                 host.agrees();
                 break;
             }
             assert!(host.state().pending().is_some());
             let dry = host.engine().plan(&create("new"));
             let done = host.apply(&create("new")).unwrap();
-            assert_eq!(done.recovered.len(), 1, "{request:?} after {life} ops");
+            assert_eq!(done.recovered.len(), 1, "{requests:?} after {life} ops");
             assert_eq!(done.plan, dry.unwrap());
             host.agrees();
         }

@@ -118,20 +118,20 @@ impl Store {
         Ok(store)
     }
 
-    /// [`open_with`](Self::open_with) for writing, and reads what planning that request takes, which
-    /// is less than everything when it is about one endpoint. [`complete`](Self::complete) reads the
+    /// [`open_with`](Self::open_with) for writing, and reads what planning these requests takes, which
+    /// is less than everything when they are about endpoints. [`complete`](Self::complete) reads the
     /// rest.
     ///
     /// # Errors
     /// The same.
     pub fn open_for(
         roots: &Roots,
-        request: &Request,
+        requests: &[Request],
         options: &Options,
     ) -> Result<Self, StoreError> {
         let (mut store, run) = Self::lock(roots, Access::Write, options)?;
         let read = match run {
-            Some(run) => store.read_part(run, request)?,
+            Some(run) => store.read_part(run, requests)?,
             None => false,
         };
         if !read {
@@ -201,14 +201,14 @@ impl Store {
     }
 
     /// Whether a part was enough.
-    fn read_part(&mut self, run: Dir, request: &Request) -> Result<bool, StoreError> {
+    fn read_part(&mut self, run: Dir, requests: &[Request]) -> Result<bool, StoreError> {
         let Kept::Tables(tables) = Tables::open(&run, Access::Write, &self.subject)? else {
             return Ok(false);
         };
         if pending(&run, &tables)?.is_some() {
             return Ok(false);
         }
-        let Some(part) = tables.part(request)? else {
+        let Some(part) = tables.part(requests)? else {
             return Ok(false);
         };
         self.state = part;
@@ -316,6 +316,11 @@ impl Store {
     #[must_use]
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// The same, for those who plan on it and leave it as it was ([`State::plan_batch`]).
+    pub(crate) fn state_mut(&mut self) -> &mut State {
+        &mut self.state
     }
 
     /// Definitions that can't be read; their networks are missing from the state.
@@ -468,14 +473,16 @@ impl Store {
     /// # Errors
     /// They are not readable, or not as they were written.
     pub fn recall_rivals(&mut self, plan: &Plan) -> Result<bool, StoreError> {
-        let (Change::EndpointAdded(endpoint) | Change::EndpointChanged(endpoint)) = &plan.change
-        else {
+        let Some(writer) = self.writer.as_ref().filter(|_| !self.whole) else {
             return Ok(false);
         };
-        match &self.writer {
-            Some(writer) if !self.whole => writer.tables.rivals(&mut self.state, endpoint),
-            _ => Ok(false),
+        let mut found = false;
+        for change in plan.change.each() {
+            if let Change::EndpointAdded(endpoint) | Change::EndpointChanged(endpoint) = change {
+                found |= writer.tables.rivals(&mut self.state, endpoint)?;
+            }
         }
+        Ok(found)
     }
 
     /// Some namespaces, and whose they are: those behind `netns` first, in order, and at the end again

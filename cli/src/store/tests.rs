@@ -76,7 +76,9 @@ impl Place {
     /// Carries requests out in a world where everything succeeds.
     fn apply(&self, requests: &[Request]) {
         for request in requests {
-            let mut store = Store::open_for(&self.roots(), request, &self.options).unwrap();
+            let mut store =
+                Store::open_for(&self.roots(), std::slice::from_ref(request), &self.options)
+                    .unwrap();
             let plan = store.state().plan(&Facts::default(), request).unwrap();
             let mut transaction = Transaction::begin(plan);
             let outcome = drive(&mut transaction, &mut Willing, &mut store).unwrap();

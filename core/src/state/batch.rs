@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Requests of one batch: what the history says of one stays a line that can be read.
-const BATCH_MAX: usize = 4096;
+pub const BATCH_MAX: usize = 4096;
 
 impl State {
     /// One plan for all of `requests`, each as if those before it had been carried out. What they want
@@ -51,6 +51,16 @@ impl State {
         trail.back(self, way);
         drafted?;
         Ok(draft.plan(facts, &before, &after))
+    }
+
+    /// What takes everybody off a network and then removes it, to be planned as a batch; nothing if there
+    /// is no such network.
+    #[must_use]
+    pub fn removal(&self, name: &NetworkName) -> Vec<Request> {
+        let endpoints = self.endpoints_of(name).map(|endpoint| endpoint.id.clone());
+        let network = self.network(name).map(|network| network.name.clone());
+        let detach = endpoints.map(Request::Detach);
+        detach.chain(network.map(Request::RemoveNetwork)).collect()
     }
 
     /// [`plan_batch`](Self::plan_batch) around the programs of the host, as

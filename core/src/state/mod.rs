@@ -23,6 +23,7 @@ use crate::{
     Outcome, Plan, PortBinding, Rejection, Request, Usage, Warning, diff, standing_on,
 };
 pub use attach::BRIDGE_PORTS_MAX;
+pub use batch::BATCH_MAX;
 use index::{NetworkState, PortIndex, Sandbox};
 
 /// What one instance wants in the kernel: networks, endpoints, what an undo could not remove, and

@@ -1,5 +1,6 @@
 //! Reading tables: all of them, or what a request names.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use mydocker_core::{
@@ -83,32 +84,42 @@ impl Tables {
         Some(state)
     }
 
-    /// What planning a request takes, if that is not everything: its network and the container's
-    /// endpoints. Whoever else is in its way is found by [`rivals`](Self::rivals).
-    pub(in crate::store) fn part(&self, request: &Request) -> Result<Option<State>> {
-        let (network, container) = match request {
-            Request::Attach(spec) => (&spec.network, &spec.container),
-            Request::Detach(id) | Request::Publish { id, .. } | Request::Unpublish { id, .. } => {
-                (&id.network, &id.container)
-            }
-            Request::CreateNetwork(_) | Request::RemoveNetwork(_) => return Ok(None),
-        };
+    /// What planning requests takes, if that is not everything: their networks and the containers'
+    /// endpoints. Whoever else is in their way is found by [`rivals`](Self::rivals).
+    pub(in crate::store) fn part(&self, requests: &[Request]) -> Result<Option<State>> {
         if self.have_debris() {
             return Ok(None);
         }
-        let reader = self.reader()?;
-        let Some(row) = reader.network(network)? else {
-            return Ok(None);
-        };
-        // To raise a network takes knowing all others, and to say that it is full those on it.
-        let full = row.endpoints >= BRIDGE_PORTS_MAX;
-        if !row.record.up || (full && matches!(request, Request::Attach(_))) {
-            return Ok(None);
+        let (mut networks, mut containers) = (BTreeMap::new(), BTreeSet::new());
+        for request in requests {
+            let (network, container) = match request {
+                Request::Attach(spec) => (&spec.network, &spec.container),
+                Request::Detach(id)
+                | Request::Publish { id, .. }
+                | Request::Unpublish { id, .. } => (&id.network, &id.container),
+                Request::CreateNetwork(_) | Request::RemoveNetwork(_) => return Ok(None),
+            };
+            let joins: &mut usize = networks.entry(network).or_default();
+            *joins += usize::from(matches!(request, Request::Attach(_)));
+            containers.insert(container);
         }
+        let reader = self.reader()?;
         let mut snapshot = self.empty();
-        snapshot.networks.push(row.record);
+        for (network, joins) in networks {
+            let Some(row) = reader.network(network)? else {
+                return Ok(None);
+            };
+            // To raise a network takes knowing all others, and to say that it is full those on it.
+            let full = joins > 0 && row.endpoints + joins > BRIDGE_PORTS_MAX;
+            if !row.record.up || full {
+                return Ok(None);
+            }
+            snapshot.networks.push(row.record);
+        }
         let mut state = State::restore(snapshot).map_err(self.contradiction())?;
-        reader.recall(&mut state, container)?;
+        for container in containers {
+            reader.recall(&mut state, container)?;
+        }
         Ok(Some(state))
     }
 

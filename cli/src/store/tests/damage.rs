@@ -73,7 +73,7 @@ fn what_is_sound_stays_usable() {
         bytes[at] ^= 1;
         fs::write(place.run("state"), &bytes).unwrap();
         let requests = (0..200).map(|n| detach("two", &format!("c{n}")));
-        let opened = requests.map(|r| Store::open_for(&place.roots(), &r, &place.options));
+        let opened = requests.map(|r| Store::open_for(&place.roots(), &[r], &place.options));
         let errors = opened.filter_map(Result::err);
         errors
             .inspect(|error| assert!(error.is_damage(), "{error}"))

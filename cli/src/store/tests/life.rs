@@ -39,7 +39,12 @@ fn what_was_begun_is_pending() {
     place.begin(&request);
     let plan = place.read().unwrap().pending().cloned().unwrap();
     assert!(matches!(&plan.change, Change::EndpointAdded(e) if e.id.container.as_str() == "db"));
-    let mut store = Store::open_for(&place.roots(), &request, &place.options).unwrap();
+    let mut store = Store::open_for(
+        &place.roots(),
+        std::slice::from_ref(&request),
+        &place.options,
+    )
+    .unwrap();
     assert_eq!(store.state().pending(), Some(&plan));
     store.record(&Entry::End(Outcome::Committed)).unwrap();
     drop(store);
