@@ -14,6 +14,7 @@ use netlink_sys::constants::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::errand::{Errand, Runner};
 use crate::home::Home;
@@ -23,6 +24,12 @@ use crate::{errno, link};
 
 /// Who hears of links: `1 << (RTNLGRP_LINK - 1)`, linux/rtnetlink.h.
 const LINK_GROUPS: u32 = 1;
+
+/// What the kernel keeps for a listener of one link that leaves a bridge and goes, bytes: some five
+/// messages, of 2 KiB each and as much again for its own accounts.
+const TOLD_BYTES_MAX: usize = 24 * 1024;
+/// Links that there is room for anyway (`net.core.rmem_default`, 212,992 bytes).
+const ROOMY_MAX: usize = 8;
 
 /// Errands that were begun, and end with this.
 #[derive(Debug)]
@@ -79,7 +86,8 @@ pub(crate) fn remove(
     request: &Request,
     mut links: BTreeSet<u32>,
 ) -> OpResult {
-    let open = || Ok((RouteSocket::open()?, Announcements::open()?));
+    let count = links.len();
+    let open = || Ok((RouteSocket::open()?, Announcements::open(count)?));
     let opened: io::Result<_> = home.inside(open)?;
     let (mut socket, mut heard) = opened.map_err(of_rtnetlink)?;
     let datagram = socket.write(std::slice::from_ref(request));
@@ -119,8 +127,13 @@ struct Announcements {
 }
 
 impl Announcements {
-    fn open() -> io::Result<Self> {
+    /// With room for what is told of so many links that go at once.
+    fn open(links: usize) -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
+        if links > ROOMY_MAX {
+            // Who may not have more hears of some of them, and waits for the rest.
+            let _ = setsockopt(&socket, sockopt::RcvBufForce, &(links * TOLD_BYTES_MAX));
+        }
         socket.bind(&SocketAddr::new(0, LINK_GROUPS))?;
         let buffer = Vec::with_capacity(RECEIVE_BYTES);
         Ok(Self { socket, buffer })
