@@ -120,9 +120,10 @@ pub(super) fn guard() -> Chain {
         name: "prerouting",
         base: Some((Kind::Filter, Hook::Prerouting, priority::RAW)),
         rules: vec![
+            // Nearly all there is, by one look-up: who may claim an address may claim its MAC address.
+            rule([Carries(Ipv4), In(FROM4, "addresses4")], Accept),
             rule([NotIn(&[Iifname], "ports")], Return),
             rule([NotIn(&[Iifname, SourceMac], "macs")], Drop),
-            rule([Carries(Ipv4), In(FROM4, "addresses4")], Accept),
             rule([Carries(Arp), In(ARP, "addresses4")], Accept),
             // Is an address free? Nobody learns anything from the question (RFC 5227).
             rule(
@@ -198,7 +199,8 @@ fn publish() -> Chain {
 /// lets containers address the host's loopback; this takes it back.
 fn raw() -> Chain {
     use Verdict::Drop;
-    let of_bridge = |field| [In(&[Iifname], "bridges"), Loopback4(field)];
+    // Every packet passes here: what hardly any is comes before what takes a look-up.
+    let of_bridge = |field| [Loopback4(field), In(&[Iifname], "bridges")];
     let rules = vec![
         rule(of_bridge(Destination(Family::V4)), Drop),
         rule(of_bridge(Source(Family::V4)), Drop),
@@ -278,8 +280,8 @@ fn after_routing() -> Chain {
             Masquerade,
         ),
         // This host's 127.0.0.1:PORT and [::1]:PORT: nobody can answer a loopback address.
-        rule([to_container, Loopback4(Source(V4))], Masquerade),
-        rule([to_container, Loopback6(Source(V6))], Masquerade),
+        rule([Loopback4(Source(V4)), to_container], Masquerade),
+        rule([Loopback6(Source(V6)), to_container], Masquerade),
         // Between networks of ours the answer finds its way, so the source stays.
         rule([to_container], Return),
         rule([In(&[Source(V4), Iifname], "masquerade4")], Masquerade),
@@ -300,10 +302,18 @@ fn forward() -> Chain {
             Return,
         ),
         rule([], Jump(Ruleset::ADMIN)),
+        // Nearly all there is. Set after set would take longer than all else that is done here.
+        rule(
+            [
+                Established,
+                NotIn(&[Iifname], "internal"),
+                NotIn(&[Oifname], "internal"),
+            ],
+            Pass,
+        ),
         rule([In(BOTH, "own")], Pass),
         rule([In(&[Iifname], "internal")], Drop),
         rule([In(&[Oifname], "internal")], Drop),
-        rule([Established], Pass),
         rule([to_container, Dnatted], Pass),
         rule([In(BOTH, "isolated")], Drop),
         rule([In(AT4, "pinholes4")], Pass),
