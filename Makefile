@@ -5,6 +5,8 @@ IMAGE := target/image/busybox.tar
 SECONDS ?= 60
 PARKED ?= 1,100,500,900
 ROUNDS ?= 31
+PUBLISHED ?= 1,1000,10000
+TURNS ?= 201
 # Asked for when it is used: what needs no Rust, or says that there is none, works without.
 HOST = $(shell rustc -vV | sed -n 's/host: //p')
 STATIC := RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static"
@@ -65,15 +67,17 @@ release: ## The binary as it is installed: linked statically, which saves a thir
 install: release ## Install it to PREFIX/bin (default /usr/local)
 	install -D -m 0755 target/$(HOST)/release/mydocker $${DESTDIR:-}$${PREFIX:-/usr/local}/bin/mydocker
 
-bench: deps benches ## Attach and detach as whole processes, beside what the kernel alone takes
+bench: deps benches ## Attach, detach and new connections, beside what the kernel alone takes
 	target/$(HOST)/release/examples/state
 	target/$(HOST)/release/examples/attach $(PARKED) $(ROUNDS) target/bench
+	target/$(HOST)/release/examples/datapath $(PUBLISHED) $(TURNS) target/bench
 
 bench-peers: deps benches ## The same beside a script, netavark (NETAVARK=FILE) and CNI plugins (CNI_PLUGINS=DIR)
 	@# Who can't be installed is left out, and named.
 	-@tests/deps.sh netavark
 	-@tests/deps.sh cni
 	target/$(HOST)/release/examples/peers $(PARKED) $(ROUNDS) target/bench
+	target/$(HOST)/release/examples/datapath --peers $(PUBLISHED) $(TURNS) target/bench
 
 # Linked as they are installed.
 benches: release
