@@ -5,17 +5,17 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use mydocker_core::{
-    ErrorKind, Executor, Facts, Footprint, Instance, Listener, Netns, Ns, Object, Op, OpError,
-    OpResult, PortBinding, Protocol,
+    ErrorKind, Executor, Facts, Footprint, Instance, LinkName, Listener, Netns, Ns, Object, Op,
+    OpError, OpResult, PortBinding, Protocol,
 };
 
 use crate::errand::{Runner, Threads};
 use crate::firewall::{self, Firewall};
 use crate::home::{self, Home};
 use crate::removal::Errands;
-use crate::rtnl::RouteSocket;
+use crate::rtnl::{Request, RouteSocket};
 use crate::space::{Links, Space};
-use crate::{census, conntrack, errno, facts, listeners, netns, observe, sysctl};
+use crate::{census, conntrack, errno, facts, link, listeners, netns, observe, sysctl};
 
 /// Carries out ops on the running kernel, over netlink and `/proc/sys`; no process is started.
 ///
@@ -32,6 +32,7 @@ use crate::{census, conntrack, errno, facts, listeners, netns, observe, sysctl};
 /// | a cable with its far end in the container, and all look-ups for what follows | one |
 /// | its bridge, hairpin mode, isolation | one |
 /// | the container's settings, addresses, links up, routes | one visit, one datagram |
+/// | a look at the cable and its bridge, which is not put off then | one |
 #[derive(Debug)]
 pub struct NetlinkExecutor {
     instance: Instance,
@@ -104,6 +105,22 @@ impl NetlinkExecutor {
             half_done(ops, &mut results, &error);
         }
         results
+    }
+
+    /// Has the kernel see now that what was plugged in has a carrier, and then its bridge. It puts that
+    /// off (`linkwatch_fire_event`, net/core/link_watch.c), and until then both drop what is sent: a
+    /// first connection would be tried again a second later. Whoever asks for a link hurries it, on
+    /// Linux 6.8 or later (`linkwatch_sync_dev`).
+    fn hurry(&mut self, ops: &[Op]) {
+        let plugged = ops.iter().filter_map(|op| match op {
+            Op::Add(Object::Master(master)) => Some(master),
+            _ => None,
+        });
+        let bridges: BTreeSet<LinkName> = plugged.clone().map(|master| master.bridge).collect();
+        let links = plugged.map(|master| master.link).chain(bridges);
+        let requests: Vec<Request> = links.map(link::find).collect();
+        // What they are like is no news.
+        let _ = self.socket.exchange(&requests);
     }
 
     fn apply_in(&mut self, ns: &Ns, ops: &[Op]) -> Vec<OpResult> {
@@ -210,6 +227,7 @@ impl Executor for NetlinkExecutor {
                 break;
             }
         }
+        self.hurry(&ops[..results.len()]);
         results
     }
 

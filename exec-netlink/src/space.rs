@@ -132,7 +132,10 @@ impl Space<'_> {
                 }
             }
         }
-        let answers = self.socket.exchange(&requests);
+        // See `NetlinkExecutor::hurry`: IPv6 waits for a carrier as well.
+        let changes = requests.len();
+        requests.extend(self.raised(&objects).map(link::find));
+        let answers = self.socket.exchange(&requests).into_iter().take(changes);
         let answers = objects.iter().zip(answers);
         let mut results: Vec<OpResult> = answers.map(|(object, a)| verdict(object, a)).collect();
         for (object, result) in objects.iter().zip(&mut results) {
@@ -144,6 +147,16 @@ impl Space<'_> {
             results.extend(refused.map(Err));
         }
         results
+    }
+
+    /// The links of a container that some of `objects` raise.
+    fn raised<'o>(&self, objects: &'o [&Object]) -> impl Iterator<Item = LinkName> + use<'o> {
+        let is_inside = matches!(self.ns, Ns::Sandbox(_));
+        let raised = objects.iter().filter_map(|object| match object {
+            Object::Up(Up { link }) if link.name != LinkName::LOOPBACK => Some(link.name),
+            _ => None,
+        });
+        raised.filter(move |_| is_inside)
     }
 
     /// A link whose name is taken where it goes is sent there all the same and then not renamed:
