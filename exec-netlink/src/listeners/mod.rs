@@ -87,7 +87,10 @@ fn try_bind(binding: &PortBinding) -> Result<(), Errno> {
         Family::V6 => AddressFamily::Inet6,
     };
     let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, protocol)?;
-    setsockopt(&socket, sockopt::IpFreebind, &true)?;
+    // Every host has the unspecified one; of five thousand ports each call counts.
+    if !binding.host_ip.is_unspecified() {
+        setsockopt(&socket, sockopt::IpFreebind, &true)?;
+    }
     if binding.family() == Family::V6 {
         setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
     }
