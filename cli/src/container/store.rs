@@ -329,7 +329,7 @@ impl Containers {
     }
 
     fn records(&self) -> anyhow::Result<Dir> {
-        Ok(Dir::create(&self.root, RECORDS)?)
+        Ok(Dir::create(&self.root, RECORDS, Durability::Disk)?)
     }
 }
 

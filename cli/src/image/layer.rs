@@ -157,7 +157,7 @@ impl Images {
     }
 
     fn lock(&self, image: &ImageName) -> anyhow::Result<(Dir, Lock)> {
-        let images = Dir::create(&self.root, IMAGES)?;
+        let images = Dir::create(&self.root, IMAGES, Durability::Disk)?;
         let dir = images.own_dir(LAYERS)?.own_dir(image.as_str())?;
         let what = format!("image {image}");
         let lock = Lock::take(&dir, &what, Access::Write, LOCK_WAIT_MAX)?;

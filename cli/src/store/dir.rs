@@ -51,15 +51,20 @@ impl Dir {
     }
 
     /// The directory `name` below `root`, made if there is none.
-    pub(crate) fn create(root: &Path, name: &str) -> Result<Self, StoreError> {
+    pub(crate) fn create(
+        root: &Path,
+        name: &str,
+        durability: Durability,
+    ) -> Result<Self, StoreError> {
         if let Some(dir) = Self::open(root, name)? {
             return Ok(dir);
         }
         let path = root.join(name);
         make_dir(&path)?;
-        File::open(root)
-            .and_then(|parent| parent.sync_all())
-            .map_err(io("sync", root))?;
+        if durability == Durability::Disk {
+            let synced = File::open(root).and_then(|parent| parent.sync_all());
+            synced.map_err(io("sync", root))?;
+        }
         Self::open(root, name)?.ok_or_else(|| io("open", &path)(ErrorKind::NotFound.into()))
     }
 

@@ -196,7 +196,7 @@ mod tests {
         spec.ports = mydocker_core::PortSpec::parse_list("10000-19999:10000-19999").unwrap();
         let plan = run(Request::Attach(spec));
         let root = tempfile::tempdir().unwrap();
-        let dir = Dir::create(root.path(), "network").unwrap();
+        let dir = Dir::create(root.path(), "network", Durability::Kernel).unwrap();
         let ops = plan.ops.len();
         append(&dir, Event::now(None, plan, Outcome::Committed)).unwrap();
         assert!(dir.read(NAME).unwrap().unwrap().len() < EVENT_BYTES_MAX);
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn it_is_bounded() {
         let root = tempfile::tempdir().unwrap();
-        let dir = Dir::create(root.path(), "network").unwrap();
+        let dir = Dir::create(root.path(), "network", Durability::Kernel).unwrap();
         let one = to_line(&event()).unwrap().len() as u64;
         let many = 5 * BYTES_MAX / one;
         let size = |name: &str| {

@@ -168,7 +168,7 @@ impl Store {
     ) -> Result<(Self, Option<Dir>), StoreError> {
         let run = match access {
             Access::Read => Dir::open(&roots.run_root, NAME)?,
-            Access::Write => Some(Dir::create(&roots.run_root, NAME)?),
+            Access::Write => Some(Dir::create(&roots.run_root, NAME, Durability::Kernel)?),
         };
         let lock = match &run {
             Some(run) => Lock::take(run, "network state", access, options.lock_wait)?,
@@ -238,7 +238,7 @@ impl Store {
         if !self.lock.as_ref().is_some_and(Lock::is_exclusive) {
             return Err(self.read_only());
         }
-        let run = Dir::create(&self.roots.run_root, NAME)?;
+        let run = Dir::create(&self.roots.run_root, NAME, Durability::Kernel)?;
         for name in FILES {
             if let Some(bytes) = run.read(name)? {
                 run.replace(&format!("{name}.old"), &bytes, Durability::Kernel)?;
@@ -290,8 +290,8 @@ impl Store {
         if !self.lock.as_ref().is_some_and(Lock::is_exclusive) {
             return Err(self.read_only());
         }
-        let definitions = Dir::create(&self.roots.root, NAME)?;
-        let run = Dir::create(&self.roots.run_root, NAME)?;
+        let definitions = Dir::create(&self.roots.root, NAME, Durability::Disk)?;
+        let run = Dir::create(&self.roots.run_root, NAME, Durability::Kernel)?;
         definitions.sweep();
         run.sweep();
         let kept = Kept::of(&run, Access::Write, &self.subject)?;
@@ -431,7 +431,10 @@ impl Store {
     fn check_definition(&self, change: &Change) -> Result<(), StoreError> {
         match change {
             Change::NetworkAdded(_) | Change::NetworkRemoved(_) | Change::Several(_) => {
-                definition::check(&Dir::create(&self.roots.root, NAME)?, change)
+                definition::check(
+                    &Dir::create(&self.roots.root, NAME, Durability::Disk)?,
+                    change,
+                )
             }
             Change::EndpointAdded(_)
             | Change::EndpointRemoved(_)
@@ -442,7 +445,7 @@ impl Store {
 
     /// Puts a definition in step with the state.
     fn follow(&self, name: &NetworkName) -> Result<(), StoreError> {
-        let definitions = Dir::create(&self.roots.root, NAME)?;
+        let definitions = Dir::create(&self.roots.root, NAME, Durability::Disk)?;
         match self.state.network(name) {
             Some(network) => definition::write(&definitions, network),
             None => definition::remove(&definitions, name),
