@@ -32,6 +32,9 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// As the library prints it.
+const VERSION: &str = concat!(env!("CARGO_BIN_NAME"), " ", env!("CARGO_PKG_VERSION"));
+
 /// What every command takes.
 const GLOBAL: &str = "Global options";
 
@@ -466,6 +469,16 @@ pub(crate) struct Logs {
     pub(crate) container: String,
 }
 
+/// What `--version` prints, if nothing else is asked for: then no command needs to be described, which
+/// takes as long as all the rest of it.
+pub(crate) fn version() -> Option<&'static str> {
+    let mut words = std::env::args_os().skip(1);
+    match (words.next(), words.next()) {
+        (Some(word), None) if word == "--version" || word == "-V" => Some(VERSION),
+        _ => None,
+    }
+}
+
 impl Cli {
     /// Reads the command line, single-dash long flags included.
     pub(crate) fn read() -> Self {
@@ -527,5 +540,10 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_version_is_that_of_every_command() {
+        assert_eq!(Cli::command().render_version().trim_end(), VERSION);
     }
 }

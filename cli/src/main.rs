@@ -12,12 +12,20 @@ mod single_dash;
 
 use std::process::ExitCode;
 
+use failure::Failure;
+
 fn main() -> ExitCode {
     // A supervisor is this program again, and must fork before anything starts a thread.
     if let Some(code) = mydocker::container::reexec(&attachment::make) {
         return code;
     }
-    match command::run(args::Cli::read()) {
+    let done = match args::version() {
+        Some(version) => report::line(version)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(Failure::from),
+        None => command::run(args::Cli::read()),
+    };
+    match done {
         Ok(code) => code,
         Err(failure) => {
             failure.report();
