@@ -10,22 +10,14 @@
 #![expect(clippy::print_stdout, reason = "a table for people")]
 
 use std::error::Error;
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::path::PathBuf;
 
-use mydocker_tests::Host;
-use mydocker_tests::bench::{Cost, Line, Median};
-use nix::sched::{CloneFlags, setns};
+use mydocker_tests::bench::{Cost, FLOOR_TABLE, Line, Median, Stand, keep, numbers, settle, timed};
 use serde::Serialize;
 
 const NETWORK: &str = "network create --subnet 10.1.0.0/16 n";
 /// What the floor counts its interfaces from: nobody else gets that far.
 const FIRST_INDEX: u32 = 1_000_000;
-/// Longer than the kernel takes to let go of what a detach removed: whoever closes a socket of the
-/// firewall meanwhile would wait for it.
-const GRACE: Duration = Duration::from_millis(40);
 
 #[derive(Debug, Serialize)]
 struct Row {
@@ -44,75 +36,33 @@ fn cell(floor: Median, ours: Median) -> String {
     format!("{:5.2} {:5.2} {ratios}", floor.wall_ms, ours.wall_ms)
 }
 
-/// Runs a process and waits for it.
-fn timed(mut command: Command) -> Cost {
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    let (cost, status) = Cost::of(|| command.status().expect("it starts"));
-    assert!(status.success(), "{command:?}: {status}");
-    cost
-}
-
 struct Bench {
-    host: Host,
-    mydocker: PathBuf,
-    floor: PathBuf,
+    stand: Stand,
     bridge: String,
     sandbox: PathBuf,
     parked: usize,
 }
 
 impl Bench {
-    fn new(host: Host) -> Result<Self, Box<dyn Error>> {
-        let mydocker = mydocker_tests::binary();
-        let floor = mydocker.with_file_name("examples").join("floor");
-        // Processes are started without going through another one that enters the namespace.
-        setns(File::open(host.ns())?, CloneFlags::CLONE_NEWNET)?;
-        host.ok(NETWORK);
-        let map = "type inet_proto . inet_service : ipv4_addr . inet_service";
-        host.sh(&format!(
-            "nft 'add table inet floor; add map inet floor publish {{ {map}; }}'"
-        ));
-        let bridge = host
-            .sh("ip -o link show dev n | cut -d: -f1")
-            .trim()
-            .to_owned();
-        let sandbox = host.sandbox("bench");
-        let parked = 0;
+    fn new() -> Result<Self, Box<dyn Error>> {
+        let stand = Stand::new()?;
+        stand.host.ok(NETWORK);
+        stand.host.sh(FLOOR_TABLE);
         Ok(Self {
-            host,
-            mydocker,
-            floor,
-            bridge,
-            sandbox,
-            parked,
+            bridge: stand.index("n"),
+            sandbox: stand.host.sandbox("bench"),
+            stand,
+            parked: 0,
         })
     }
 
     fn park(&mut self, count: usize) {
         for number in self.parked..count {
             let name = format!("parked{number}");
-            let netns = self.host.sandbox(&name);
-            timed(self.mydocker(
-                &["network", "connect", "-p", "80", "n", &name],
-                Some(&netns),
-            ));
+            let netns = self.stand.host.sandbox(&name);
+            timed(self.stand.connect(&netns, &["-p", "80", "n", &name]));
         }
         self.parked = count;
-    }
-
-    fn mydocker(&self, words: &[&str], netns: Option<&Path>) -> Command {
-        let mut command = Command::new(&self.mydocker);
-        command.args(words).envs(self.host.environment());
-        if let Some(netns) = netns {
-            command.arg("--netns").arg(netns);
-        }
-        command
-    }
-
-    fn floor(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(&self.floor);
-        command.args(words);
-        command
     }
 
     /// One attach and detach of each, as costs in the order of a row.
@@ -132,16 +82,18 @@ impl Bench {
                 gateway,
                 port,
             ];
-            let attach = timed(self.floor(&attach));
-            let detach = timed(self.floor(&[detach, &index, address, port]));
-            std::thread::sleep(GRACE);
+            let attach = timed(self.stand.example("floor", &attach));
+            let detach = [detach, &index, address, port];
+            let detach = timed(self.stand.example("floor", &detach));
+            settle();
             (attach, detach)
         };
         let ours = || {
-            let attach = ["network", "connect", "-p", "9000:80", "n", "bench"];
-            let attach = timed(self.mydocker(&attach, Some(&self.sandbox)));
-            let detach = timed(self.mydocker(&["network", "disconnect", "n", "bench"], None));
-            std::thread::sleep(GRACE);
+            let attach = ["-p", "9000:80", "n", "bench"];
+            let attach = timed(self.stand.connect(&self.sandbox, &attach));
+            let detach = ["network", "disconnect", "n", "bench"];
+            let detach = timed(self.stand.mydocker(&detach));
+            settle();
             (attach, detach)
         };
         let (_, announced) = floor("detach-announced");
@@ -174,17 +126,10 @@ impl Bench {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut words = std::env::args().skip(1);
-    let parked = words.next().unwrap_or_else(|| "1,100,500,900".to_owned());
-    let parked = parked
-        .split(',')
-        .map(str::parse)
-        .collect::<Result<Vec<usize>, _>>()?;
+    let parked = numbers(words.next(), "1,100,500,900")?;
     let rounds = words.next().map_or(Ok(31), |word| word.parse())?;
     let folder = words.next().map(PathBuf::from);
-    let Some(host) = Host::new() else {
-        return Err("it makes network namespaces: run it as root".into());
-    };
-    let mut bench = Bench::new(host)?;
+    let mut bench = Bench::new()?;
     println!(
         "wall time of whole processes, median ms, and ratios of wall and CPU time to the floor"
     );
@@ -201,12 +146,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{count:6}  {attach:>31}  {waiting:21.2}, {detach:>31}");
         rows.push(row);
     }
+    keep(folder.as_deref(), "attach", &rows)?;
     if let Some(folder) = folder {
-        std::fs::create_dir_all(&folder)?;
-        std::fs::write(
-            folder.join("attach.json"),
-            serde_json::to_vec_pretty(&rows)?,
-        )?;
         std::fs::write(folder.join("attach.svg"), plot(&rows))?;
     }
     Ok(())

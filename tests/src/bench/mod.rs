@@ -9,6 +9,7 @@ mod netavark;
 mod ours;
 mod plot;
 mod rates;
+mod stand;
 
 pub use caller::Caller;
 pub use cni::Cni;
@@ -16,6 +17,7 @@ pub use contender::{Container, Contender, run};
 pub use cost::{Cost, Median};
 pub use ideal::ideal;
 pub use netavark::Netavark;
-pub use ours::{Floor, Mydocker, Script};
+pub use ours::{FLOOR_TABLE, Floor, Mydocker, Script};
 pub use plot::{Line, plot};
 pub use rates::{Rates, Ratios, Typical};
+pub use stand::{Stand, keep, numbers, settle, timed};

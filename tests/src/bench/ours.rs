@@ -13,8 +13,8 @@ const FIRST_INDEX: u32 = 1_000_000;
 const FLOOR: &str = "10.1.255.1";
 const SHELL: &str = "10.1.255.2";
 const GATEWAY: &str = "10.1.0.1";
-/// For the floor and the script: like the map that mydocker has.
-const TABLE: &str = "nft -f - <<'END'
+/// Makes the table of the floor and of the script: like the map that mydocker has.
+pub const FLOOR_TABLE: &str = "nft -f - <<'END'
 table inet floor {
     map publish { type inet_proto . inet_service : ipv4_addr . inet_service; }
 }
@@ -83,7 +83,7 @@ impl Floor {
     /// When there is none.
     #[must_use]
     pub fn new(host: &Host) -> Self {
-        host.sh(TABLE);
+        host.sh(FLOOR_TABLE);
         let bridge = host.sh("ip -o link show dev n | cut -d: -f1");
         Self {
             binary: crate::binary().with_file_name("examples").join("floor"),

@@ -1,0 +1,125 @@
+//! Stand: a host that whole processes are measured on.
+
+use std::error::Error;
+use std::fs::File;
+use std::num::ParseIntError;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::net::if_::if_nametoindex;
+use nix::sched::{CloneFlags, setns};
+use serde::Serialize;
+
+use super::Cost;
+use crate::Host;
+
+/// Longer than the kernel takes to let go of what a detach removed: whoever closes a socket of the
+/// firewall meanwhile would wait for it.
+const GRACE: Duration = Duration::from_millis(40);
+
+/// A host, and the calling thread in its namespace: what it starts is there without another process
+/// that enters it first.
+pub struct Stand {
+    /// The host.
+    pub host: Host,
+    mydocker: PathBuf,
+    examples: PathBuf,
+}
+
+impl Stand {
+    /// A host with nothing on it.
+    ///
+    /// # Errors
+    /// The calling process is not root's, or may not enter the namespace.
+    ///
+    /// # Panics
+    /// When the kernel refuses to make one.
+    pub fn new() -> Result<Self, Box<dyn Error>> {
+        let Some(host) = Host::new() else {
+            return Err("it makes network namespaces: run it as root".into());
+        };
+        setns(File::open(host.ns())?, CloneFlags::CLONE_NEWNET)?;
+        let mydocker = crate::binary();
+        let examples = mydocker.with_file_name("examples");
+        Ok(Self {
+            host,
+            mydocker,
+            examples,
+        })
+    }
+
+    /// `mydocker` with these words, yet to be started.
+    #[must_use]
+    pub fn mydocker(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.mydocker);
+        command.args(words).envs(self.host.environment());
+        command
+    }
+
+    /// `mydocker network connect` of a namespace, yet to be started; `words` end with the network and
+    /// the name.
+    #[must_use]
+    pub fn connect(&self, netns: &Path, words: &[&str]) -> Command {
+        let mut command = self.mydocker(&["network", "connect", "--netns"]);
+        command.arg(netns).args(words);
+        command
+    }
+
+    /// Another program of `make bench`, yet to be started.
+    #[must_use]
+    pub fn example(&self, name: &str, words: &[&str]) -> Command {
+        let mut command = Command::new(self.examples.join(name));
+        command.args(words);
+        command
+    }
+
+    /// The number of a link, as a word.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn index(&self, link: &str) -> String {
+        // The calling thread is there.
+        let index = if_nametoindex(link).expect("it is there");
+        index.to_string()
+    }
+}
+
+/// Runs a process, whose output nobody sees, and waits for it.
+///
+/// # Panics
+/// When it can't be started, or fails.
+pub fn timed(mut command: Command) -> Cost {
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let (cost, status) = Cost::of(|| command.status().expect("it starts"));
+    assert!(status.success(), "{command:?}: {status}");
+    cost
+}
+
+/// Waits until what was removed no longer makes others wait.
+pub fn settle() {
+    std::thread::sleep(GRACE);
+}
+
+/// Writes what was measured to `NAME.json` in a folder, if there is one.
+///
+/// # Errors
+/// It can't be written.
+pub fn keep(folder: Option<&Path>, name: &str, rows: &impl Serialize) -> std::io::Result<()> {
+    let Some(folder) = folder else {
+        return Ok(());
+    };
+    std::fs::create_dir_all(folder)?;
+    let path = folder.join(name).with_extension("json");
+    std::fs::write(path, serde_json::to_vec_pretty(rows)?)
+}
+
+/// Numbers with commas between them, as a program of `make bench` takes them.
+///
+/// # Errors
+/// Something is none.
+pub fn numbers(word: Option<String>, default: &str) -> Result<Vec<usize>, ParseIntError> {
+    let word = word.as_deref().unwrap_or(default);
+    word.split(',').map(str::parse).collect()
+}
