@@ -4,8 +4,10 @@ CARGO ?= cargo
 IMAGE := target/image/busybox.tar
 SECONDS ?= 60
 PARKED ?= 1,100,500,900
+PORTS ?= 1,10,100,1000,5000
+PUBLISHED ?= 0,5000,50000
 ROUNDS ?= 31
-PUBLISHED ?= 1,1000,10000
+MAPPED ?= 1,1000,10000
 TURNS ?= 201
 # Asked for when it is used: what needs no Rust, or says that there is none, works without.
 HOST = $(shell rustc -vV | sed -n 's/host: //p')
@@ -70,14 +72,18 @@ install: release ## Install it to PREFIX/bin (default /usr/local)
 bench: deps benches ## Attach, detach and new connections, beside what the kernel alone takes
 	target/$(HOST)/release/examples/state
 	target/$(HOST)/release/examples/attach $(PARKED) $(ROUNDS) target/bench
-	target/$(HOST)/release/examples/datapath $(PUBLISHED) $(TURNS) target/bench
+	target/$(HOST)/release/examples/ports $(PORTS) $(PUBLISHED) $(ROUNDS) target/bench
+	target/$(HOST)/release/examples/cold $(ROUNDS) target/bench
+	target/$(HOST)/release/examples/start 401 target/bench
+	target/$(HOST)/release/examples/first 100 target/bench
+	target/$(HOST)/release/examples/datapath $(MAPPED) $(TURNS) target/bench
 
 bench-peers: deps benches ## The same beside a script, netavark (NETAVARK=FILE) and CNI plugins (CNI_PLUGINS=DIR)
 	@# Who can't be installed is left out, and named.
 	-@tests/deps.sh netavark
 	-@tests/deps.sh cni
 	target/$(HOST)/release/examples/peers $(PARKED) $(ROUNDS) target/bench
-	target/$(HOST)/release/examples/datapath --peers $(PUBLISHED) $(TURNS) target/bench
+	target/$(HOST)/release/examples/datapath --peers $(MAPPED) $(TURNS) target/bench
 
 # Linked as they are installed.
 benches: release

@@ -4,9 +4,14 @@
 //!
 //! ```text
 //! floor attach LINK INDEX BRIDGE_INDEX NETNS ADDRESS/PREFIX GATEWAY PORT
+//! floor cold BATCH BRIDGE BRIDGE_INDEX LINK INDEX NETNS ADDRESS/PREFIX GATEWAY
 //! floor detach INDEX ADDRESS PORT
 //! floor detach-announced INDEX ADDRESS PORT
 //! ```
+//!
+//! The second way to attach makes the bridge, settings and address included, and turns forwarding on.
+//! What the firewall gets is a batch in a file, written beforehand, in which the last message alone asks
+//! for an answer.
 //!
 //! The second way to detach does not wait for the kernel's grace periods: a child does, while the
 //! parent listens for the announcement.
@@ -36,6 +41,8 @@ const EXCL: u16 = 0x200;
 const CREATE: u16 = 0x400;
 const ERROR: u16 = 2;
 const NESTED: u16 = 0x8000;
+/// `AF_INET`
+const INET: u8 = 2;
 
 /// A datagram of netlink messages, and how many answers it asks for.
 #[derive(Default)]
@@ -116,10 +123,49 @@ fn queues(bytes: &mut Vec<u8>) {
     number(bytes, 32, 1);
 }
 
+/// A locally administered MAC, from an address: `IFLA_ADDRESS`.
+fn mac(bytes: &mut Vec<u8>, address: Ipv4Addr) {
+    let [a, b, c, d] = address.octets();
+    value(bytes, 1, &[2, 0x6d, a, b, c, d]);
+}
+
+/// RTM_NEWADDR
+fn assign(datagram: &mut Datagram, index: u32, address: Ipv4Addr, prefix: u8) {
+    datagram.message(20, ACK | CREATE | EXCL, |bytes| {
+        bytes.extend([INET, prefix, 0, 0]);
+        bytes.extend(index.to_ne_bytes());
+        value(bytes, 2, &address.octets());
+        value(bytes, 1, &address.octets());
+    });
+}
+
+/// A bridge that is down.
+fn bridge(name: &str, index: u32, gateway: Ipv4Addr) -> Datagram {
+    let mut datagram = Datagram::default();
+    datagram.message(16, ACK | CREATE | EXCL, |bytes| {
+        link(bytes, 0, index, false);
+        value(bytes, 3, format!("{name}\0").as_bytes());
+        mac(bytes, gateway);
+        attribute(bytes, 18, |bytes| value(bytes, 1, b"bridge"));
+    });
+    datagram
+}
+
+/// Its address, and up.
+fn raise(index: u32, gateway: Ipv4Addr, prefix: u8) -> Datagram {
+    let mut datagram = Datagram::default();
+    assign(&mut datagram, index, gateway, prefix);
+    datagram.message(16, ACK, |bytes| link(bytes, 0, index, true));
+    datagram
+}
+
+fn set(family: &str, setting: &str, value: &str) -> std::io::Result<()> {
+    std::fs::write(format!("/proc/sys/net/{family}/{setting}"), value)
+}
+
 /// A cable, plugged in and up, its far end in the namespace; hairpin mode as for any published port.
 fn cable(name: &str, index: u32, bridge: u32, netns: &File, address: Ipv4Addr) -> Datagram {
     let mut datagram = Datagram::default();
-    let [a, b, c, d] = address.octets();
     // RTM_NEWLINK
     datagram.message(16, ACK | CREATE | EXCL, |bytes| {
         link(bytes, 0, index, true);
@@ -133,7 +179,7 @@ fn cable(name: &str, index: u32, bridge: u32, netns: &File, address: Ipv4Addr) -
                 attribute(bytes, 1, |bytes| {
                     link(bytes, 0, index, false);
                     value(bytes, 3, b"eth0\0");
-                    value(bytes, 1, &[2, 0x6d, a, b, c, d]);
+                    mac(bytes, address);
                     number(bytes, 28, netns.as_raw_fd().cast_unsigned());
                     queues(bytes);
                 });
@@ -150,18 +196,11 @@ fn cable(name: &str, index: u32, bridge: u32, netns: &File, address: Ipv4Addr) -
 
 /// Everything inside: loopback and interface up, address, default route.
 fn inside(index: u32, address: Ipv4Addr, prefix: u8, gateway: Ipv4Addr) -> Datagram {
-    const INET: u8 = 2;
     let mut datagram = Datagram::default();
     for index in [1, index] {
         datagram.message(16, ACK, |bytes| link(bytes, 0, index, true));
     }
-    // RTM_NEWADDR
-    datagram.message(20, ACK | CREATE | EXCL, |bytes| {
-        bytes.extend([INET, prefix, 0, 0]);
-        bytes.extend(index.to_ne_bytes());
-        value(bytes, 2, &address.octets());
-        value(bytes, 1, &address.octets());
-    });
+    assign(&mut datagram, index, address, prefix);
     // RTM_NEWROUTE, in the main table, by an administrator, unicast: RTA_GATEWAY, RTA_OIF
     datagram.message(24, ACK | CREATE | EXCL, |bytes| {
         bytes.extend([INET, 0, 0, 0, 254, 4, 0, 1]);
@@ -257,21 +296,72 @@ fn netlink_hearing(protocol: SockProtocol, groups: u32) -> Result<OwnedFd, Box<d
     Ok(socket)
 }
 
+/// A container, and where it goes.
+struct Attachment<'w> {
+    name: &'w str,
+    index: u32,
+    bridge: u32,
+    netns: File,
+    address: Ipv4Addr,
+    prefix: u8,
+    gateway: Ipv4Addr,
+}
+
+impl<'w> Attachment<'w> {
+    fn parse(bridge: u32, words: [&'w str; 5]) -> Result<Self, Box<dyn Error>> {
+        let [name, index, netns, address, gateway] = words;
+        let (address, prefix) = address.split_once('/').ok_or("an address has a prefix")?;
+        Ok(Self {
+            name,
+            index: index.parse()?,
+            bridge,
+            netns: File::open(netns)?,
+            address: address.parse()?,
+            prefix: prefix.parse()?,
+            gateway: gateway.parse()?,
+        })
+    }
+
+    fn make(&self, route: &OwnedFd) -> Result<(), Box<dyn Error>> {
+        cable(
+            self.name,
+            self.index,
+            self.bridge,
+            &self.netns,
+            self.address,
+        )
+        .exchange(route)?;
+        setns(&self.netns, CloneFlags::CLONE_NEWNET)?;
+        let there = netlink(SockProtocol::NetlinkRoute)?;
+        inside(self.index, self.address, self.prefix, self.gateway).exchange(&there)
+    }
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         ["attach", name, index, bridge, netns, address, gateway, port] => {
-            let (index, bridge) = (index.parse()?, bridge.parse()?);
-            let (address, prefix) = address.split_once('/').ok_or("an address has a prefix")?;
-            let (address, prefix, gateway) = (address.parse()?, prefix.parse()?, gateway.parse()?);
+            let words = [name, index, netns, address, gateway];
+            let attachment = Attachment::parse(bridge.parse()?, words)?;
             let firewall = netlink(SockProtocol::NetlinkNetFilter)?;
-            publish(true, address, port.parse()?).exchange(&firewall)?;
-            let (route, netns) = (netlink(SockProtocol::NetlinkRoute)?, File::open(netns)?);
-            cable(name, index, bridge, &netns, address).exchange(&route)?;
-            setns(&netns, CloneFlags::CLONE_NEWNET)?;
-            let there = netlink(SockProtocol::NetlinkRoute)?;
-            inside(index, address, prefix, gateway).exchange(&there)
+            publish(true, attachment.address, port.parse()?).exchange(&firewall)?;
+            attachment.make(&netlink(SockProtocol::NetlinkRoute)?)
+        }
+        ["cold", batch, name, index, ref words @ ..] => {
+            let (index, words) = (index.parse()?, words.try_into()?);
+            let attachment = Attachment::parse(index, words)?;
+            let (gateway, prefix) = (attachment.gateway, attachment.prefix);
+            let firewall = netlink(SockProtocol::NetlinkNetFilter)?;
+            let (bytes, answers) = (std::fs::read(batch)?, 1);
+            Datagram { bytes, answers }.exchange(&firewall)?;
+            let route = netlink(SockProtocol::NetlinkRoute)?;
+            bridge(name, index, gateway).exchange(&route)?;
+            set("ipv4/conf", &format!("{name}/route_localnet"), "1")?;
+            set("ipv6/conf", &format!("{name}/disable_ipv6"), "1")?;
+            raise(index, gateway, prefix).exchange(&route)?;
+            set("ipv4", "ip_forward", "1")?;
+            attachment.make(&route)
         }
         ["detach", index, address, port] => {
             cut(index.parse()?).exchange(&netlink(SockProtocol::NetlinkRoute)?)?;
@@ -284,7 +374,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             publish(false, address.parse()?, port.parse()?).exchange(&firewall)
         }
         _ => Err(
-            "floor attach|detach|detach-announced …: see the head of tests/bench/floor.rs".into(),
+            "floor attach|cold|detach|detach-announced …: see the head of tests/bench/floor.rs"
+                .into(),
         ),
     }
 }
