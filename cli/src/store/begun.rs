@@ -2,7 +2,7 @@
 //! place: that costs a tenth of a commit, and no room that was not there before.
 
 use std::fs::File;
-use std::io::{Error, ErrorKind, Result};
+use std::io::{Error, ErrorKind, Read, Result};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use rustix::fs::OFlags;
 use super::StoreError;
 use super::dir::Dir;
 use super::error::{RUN_REMEDY, io};
-use super::record::{Found, HEAD_BYTES, decode, encode};
+use super::record::{Found, HEAD_BYTES, decode, encode, payload_bytes};
 
 pub(super) const NAME: &str = "plan";
 
@@ -52,10 +52,22 @@ pub(super) enum Last {
 /// # Errors
 /// It can't be read, or is not as it was written.
 pub(super) fn read(dir: &Dir) -> std::result::Result<Last, StoreError> {
-    match dir.read(NAME)? {
-        Some(bytes) => parse(dir.path_of(NAME), &bytes),
-        None => Ok(Last::Missing),
+    let path = dir.path_of(NAME);
+    let Some(file) = dir.open_file(NAME, OFlags::RDONLY)? else {
+        return Ok(Last::Missing);
+    };
+    let bytes = read_from(&file).map_err(io("read", &path))?;
+    parse(path, &bytes)
+}
+
+/// The record. Behind it may be what is left of a longer one: the file stays as long as the longest ever.
+fn read_from(file: &File) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(HEAD_BYTES);
+    file.take(HEAD_BYTES as u64).read_to_end(&mut bytes)?;
+    if let Some(length) = bytes.first_chunk().and_then(payload_bytes) {
+        file.take(length.into()).read_to_end(&mut bytes)?;
     }
+    Ok(bytes)
 }
 
 /// What a file at that path says.
@@ -110,4 +122,41 @@ fn write_to(file: &File, number: u64, plan: &Plan) -> Result<()> {
     file.write_all_at(&[0; HEAD_BYTES], 0)?;
     file.write_all_at(payload, HEAD_BYTES as u64)?;
     file.write_all_at(head, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use mydocker_core::{Change, Family, Forwarding, Object, OnFailure, Op};
+
+    use super::*;
+    use crate::store::Durability;
+
+    fn plan(ops: usize) -> Plan {
+        let family = Family::V4;
+        let op = Op::Add(Object::Forwarding(Forwarding { family }));
+        Plan {
+            change: Change::Repaired,
+            on_failure: OnFailure::Undo,
+            ops: vec![op; ops],
+            warnings: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_a_longer_plan_left_behind_is_not_read() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = Dir::create(root.path(), "network", Durability::Kernel).unwrap();
+        let mut lengths = Vec::new();
+        for (number, ops) in [(1, 1000), (2, 1)] {
+            write(&dir, number, &plan(ops)).unwrap();
+            let file = dir.open_file(NAME, OFlags::RDONLY).unwrap().unwrap();
+            lengths.push(read_from(&file).unwrap().len());
+            let Last::Begun(begun) = read(&dir).unwrap() else {
+                panic!("it was begun");
+            };
+            assert_eq!(begun.number, number);
+            assert_eq!(begun.plan().unwrap(), plan(ops));
+        }
+        assert!(lengths[1] < lengths[0] / 100, "{lengths:?}");
+    }
 }

@@ -32,6 +32,14 @@ pub(super) fn encode(payload: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// How long the payload is that a head is for; `None` if it is not as it was written.
+pub(super) fn payload_bytes(head: &[u8; HEAD_BYTES]) -> Option<u32> {
+    let (checked, checksum) = head.split_last_chunk()?;
+    let length = checked.first_chunk()?;
+    let right = crc32fast::hash(checked) == u32::from_le_bytes(*checksum);
+    right.then(|| u32::from_le_bytes(*length))
+}
+
 /// The record that begins at `at`.
 pub(super) fn decode(bytes: &[u8], at: usize) -> Found<'_> {
     let rest = bytes.get(at..).unwrap_or_default();
@@ -65,6 +73,7 @@ mod tests {
     #[test]
     fn what_was_written_is_read() {
         let mut bytes = encode(b"one").unwrap();
+        assert_eq!(payload_bytes(bytes.first_chunk().unwrap()), Some(3));
         let next = bytes.len();
         bytes.extend(encode(b"").unwrap());
         let payload = b"one".as_slice();
