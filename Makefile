@@ -7,6 +7,7 @@ PARKED ?= 1,100,500,900
 PORTS ?= 1,10,100,1000,5000
 PUBLISHED ?= 0,5000,50000
 ROUNDS ?= 31
+MANY ?= 100,1000
 MAPPED ?= 1,1000,10000
 TURNS ?= 201
 # Asked for when it is used: what needs no Rust, or says that there is none, works without.
@@ -76,6 +77,7 @@ bench: deps benches ## Attach, detach and new connections, beside what the kerne
 	target/$(HOST)/release/examples/cold $(ROUNDS) target/bench
 	target/$(HOST)/release/examples/start 401 target/bench
 	target/$(HOST)/release/examples/first 100 target/bench
+	target/$(HOST)/release/examples/bulk $(MANY) 5 target/bench
 	target/$(HOST)/release/examples/datapath $(MAPPED) $(TURNS) target/bench
 
 bench-peers: deps benches ## The same beside a script, netavark (NETAVARK=FILE) and CNI plugins (CNI_PLUGINS=DIR)

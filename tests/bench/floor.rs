@@ -4,12 +4,16 @@
 //!
 //! ```text
 //! floor attach LINK INDEX BRIDGE_INDEX NETNS ADDRESS/PREFIX GATEWAY PORT
+//! floor attach-all COUNT FIRST_INDEX BRIDGE_INDEX DIRECTORY
 //! floor cold BATCH BRIDGE BRIDGE_INDEX LINK INDEX NETNS ADDRESS/PREFIX GATEWAY
 //! floor detach INDEX ADDRESS PORT
 //! floor detach-announced INDEX ADDRESS PORT
 //! ```
 //!
-//! The second way to attach makes the bridge, settings and address included, and turns forwarding on.
+//! The second way to attach does so for many, one after the other: the namespaces `c0000`, `c0001`, … of a
+//! directory, into a group of links of their own.
+//!
+//! The third way to attach makes the bridge, settings and address included, and turns forwarding on.
 //! What the firewall gets is a batch in a file, written beforehand, in which the last message alone asks
 //! for an answer.
 //!
@@ -33,6 +37,9 @@ use nix::unistd::{ForkResult, fork};
 /// The table that `make bench` makes, with a map like ours.
 const TABLE: &[u8] = b"floor\0";
 const MAP: &[u8] = b"publish\0";
+
+/// The group of links that cables are in: `IFLA_GROUP`.
+const GROUP: u32 = 77;
 
 /// uapi/linux/netlink.h
 const REQUEST: u16 = 0x1;
@@ -171,6 +178,7 @@ fn cable(name: &str, index: u32, bridge: u32, netns: &File, address: Ipv4Addr) -
         link(bytes, 0, index, true);
         value(bytes, 3, format!("{name}\0").as_bytes());
         number(bytes, 10, bridge);
+        number(bytes, 27, GROUP);
         queues(bytes);
         // IFLA_LINKINFO { IFLA_INFO_KIND, IFLA_INFO_DATA { VETH_INFO_PEER } }
         attribute(bytes, 18, |bytes| {
@@ -337,6 +345,30 @@ impl<'w> Attachment<'w> {
     }
 }
 
+/// Attaches so many, with a socket of each kind for all of them.
+fn attach_all(count: u16, first: u32, bridge: u32, directory: &str) -> Result<(), Box<dyn Error>> {
+    let home = File::open("/proc/self/ns/net")?;
+    let firewall = netlink(SockProtocol::NetlinkNetFilter)?;
+    let route = netlink(SockProtocol::NetlinkRoute)?;
+    for number in 0..count {
+        let [high, low] = number.to_be_bytes();
+        let address = Ipv4Addr::new(10, 9, high + 1, low);
+        publish(true, address, 10_000 + number).exchange(&firewall)?;
+        let attachment = Attachment {
+            name: &format!("floor{number}"),
+            index: first + u32::from(number),
+            bridge,
+            netns: File::open(format!("{directory}/c{number:04}"))?,
+            address,
+            prefix: 16,
+            gateway: Ipv4Addr::new(10, 9, 0, 1),
+        };
+        attachment.make(&route)?;
+        setns(&home, CloneFlags::CLONE_NEWNET)?;
+    }
+    Ok(())
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -347,6 +379,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             let firewall = netlink(SockProtocol::NetlinkNetFilter)?;
             publish(true, attachment.address, port.parse()?).exchange(&firewall)?;
             attachment.make(&netlink(SockProtocol::NetlinkRoute)?)
+        }
+        ["attach-all", count, first, bridge, directory] => {
+            attach_all(count.parse()?, first.parse()?, bridge.parse()?, directory)
         }
         ["cold", batch, name, index, ref words @ ..] => {
             let (index, words) = (index.parse()?, words.try_into()?);
@@ -374,7 +409,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             publish(false, address.parse()?, port.parse()?).exchange(&firewall)
         }
         _ => Err(
-            "floor attach|cold|detach|detach-announced …: see the head of tests/bench/floor.rs"
+            "floor attach|attach-all|cold|detach|detach-announced …: see the head of tests/bench/floor.rs"
                 .into(),
         ),
     }
