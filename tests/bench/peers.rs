@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use mydocker_exec_netlink::netns::run_in;
 use mydocker_tests::bench::{
-    Cni, Container, Contender, Cost, Floor, Line, Median, Mydocker, Netavark, Script, plot,
+    Cni, Container, Contender, Cost, Floor, Line, Median, Mydocker, Netavark, Script, plot, settle,
 };
 use mydocker_tests::{Host, is_root, own_mounts};
 use serde::Serialize;
@@ -91,6 +91,8 @@ impl<'h> Entrant<'h> {
             let (detach, detached) = Cost::of(|| contender.detach(measured));
             detached.map(|()| (attach, detach))
         })??;
+        // Or the next on this host would wait for what this one removed.
+        settle();
         self.attach.push(attach);
         self.detach.push(detach);
         Ok(())

@@ -115,7 +115,9 @@ impl Contender for Floor {
     fn detach(&mut self, container: &Container) -> io::Result<()> {
         let port = container.port().to_string();
         let mut command = Command::new(&self.binary);
-        command.args(["detach", &self.index(), FLOOR]).arg(port);
+        command
+            .args(["detach-announced", &self.index(), FLOOR])
+            .arg(port);
         run(&mut command, "").map(drop)
     }
 }
