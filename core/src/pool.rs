@@ -94,6 +94,17 @@ impl Pool {
         Some(at(self.base, found))
     }
 
+    /// The address with the place here that `address` has in another pool, if it is one to be leased
+    /// unasked, and free. A MAC address follows from the first of an endpoint's addresses: where the
+    /// others have its place, an address that comes back comes back with its MAC address, and neighbours
+    /// who remember it are right.
+    #[must_use]
+    pub fn counterpart(&self, other: &Self, address: IpAddr) -> Option<IpAddr> {
+        let place = offset(other.base, address)?;
+        let free = (self.first..=self.last).contains(&place) && !self.taken.get(place);
+        free.then(|| at(self.base, place))
+    }
+
     /// Whether an address can be leased on request.
     ///
     /// # Errors
@@ -260,6 +271,21 @@ mod tests {
         let rest: Vec<IpAddr> = core::iter::from_fn(|| lease_next(&mut pool)).collect();
         assert_eq!(rest.last(), Some(&first));
         assert_eq!(rest.len(), 5);
+    }
+
+    #[test]
+    fn counterparts_have_the_same_place() {
+        let (mut small, mut large) = (pool("10.0.0.0/29"), pool("fd00::/64"));
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let like = |small: &Pool, large: &Pool, text| large.counterpart(small, ip(text));
+        assert_eq!(like(&small, &large, "10.0.0.5"), Some(ip("fd00::5")));
+        large.lease(ip("fd00::5")).unwrap();
+        assert_eq!(like(&small, &large, "10.0.0.5"), None);
+        // Leased, the gateway's, the broadcast address, and one beyond the end.
+        small.lease(ip("10.0.0.2")).unwrap();
+        for text in ["fd00::2", "fd00::1", "fd00::7", "fd00::9"] {
+            assert_eq!(like(&large, &small, text), None, "{text}");
+        }
     }
 
     #[test]

@@ -18,10 +18,8 @@ use mydocker_tests::bench::{Stand, keep, timed};
 use mydocker_tests::{Question, Server, Transport};
 use serde::Serialize;
 
-/// Room for five besides the gateway, two of which stay. Addresses of both families come back together,
-/// for the MAC goes with IPv4's.
-const NETWORK: &str =
-    "network create --subnet 10.1.0.0/29,fd00:1::/125 --aux-address spare=fd00:1::7 n";
+/// Room for five besides the gateway, two of which stay.
+const NETWORK: &str = "network create --subnet 10.1.0.0/29,fd00:1::/125 n";
 const NEIGHBOUR: &str = "neighbour";
 /// Numbers of callers, of addresses and of containers have no divisor in common: each meets every other.
 const CONTAINERS: usize = 7;

@@ -476,6 +476,34 @@ fn an_old_snapshot_has_no_passages() {
     assert_eq!(State::restore(snapshot).as_ref(), Ok(world.state()));
 }
 
+/// Neighbours remember for minutes whose an address is: one that comes back comes back with its MAC address,
+/// in each family, however small a subnet is and whoever comes and goes.
+#[test]
+fn an_address_comes_back_with_its_mac() {
+    let network = create("n", &["10.0.0.0/29", "fd00::/125"]);
+    let mut world = World::default().after(&[Request::CreateNetwork(network)]);
+    let (mut macs, mut there) = (BTreeMap::new(), Vec::new());
+    for round in 0..60 {
+        let name = format!("c{round}");
+        world
+            .run(&Request::Attach(attach("n", &name, &[])))
+            .unwrap();
+        there.push(name);
+        for endpoint in world.state().endpoints() {
+            for address in &endpoint.addresses {
+                let mac = macs.entry(address.addr()).or_insert(endpoint.mac);
+                assert_eq!(*mac, endpoint.mac, "{address}");
+            }
+        }
+        // Up to four stay, and not always the same ones go.
+        while there.len() > round % 5 {
+            let goes = there.swap_remove(round * 7 % there.len());
+            world.run(&detach("n", &goes)).unwrap();
+        }
+    }
+    assert!(macs.len() > 8, "{macs:?}");
+}
+
 /// Two sets of a thousand objects differ by little: the diff is as little.
 #[test]
 fn a_diff_is_as_large_as_the_difference() {

@@ -117,7 +117,8 @@ impl State {
         }
     }
 
-    /// One address of each subnet: as asked for, or the next free one.
+    /// One address of each subnet: as asked for, or the next free one; of all but the first subnet the one
+    /// with the same place, if that is free.
     fn addresses(&self, known: &NetworkState, spec: &AttachSpec) -> Result<Vec<IpNet>, Rejection> {
         let network = &known.network;
         let subnets = || network.subnets.iter().map(|subnet| subnet.net).collect();
@@ -134,8 +135,9 @@ impl State {
         }) {
             return Err(outside(*stray));
         }
-        let mut addresses = Vec::new();
+        let mut addresses: Vec<IpNet> = Vec::new();
         for (subnet, pool) in network.subnets.iter().zip(&known.pools) {
+            let counterpart = || pool.counterpart(known.pools.first()?, addresses.first()?.addr());
             let mut asked = spec
                 .addresses
                 .iter()
@@ -160,17 +162,19 @@ impl State {
                     })?;
                     address
                 }
-                (None, _) => pool.next_free().ok_or_else(|| Rejection::Exhausted {
-                    network: network.name.clone(),
-                    subnet: subnet.net,
-                    leased: pool.leased(),
-                    capacity: pool.capacity(),
-                    holders: known
-                        .containers
-                        .iter()
-                        .take(HOLDERS_SHOWN)
-                        .cloned()
-                        .collect(),
+                (None, _) => counterpart().or_else(|| pool.next_free()).ok_or_else(|| {
+                    Rejection::Exhausted {
+                        network: network.name.clone(),
+                        subnet: subnet.net,
+                        leased: pool.leased(),
+                        capacity: pool.capacity(),
+                        holders: known
+                            .containers
+                            .iter()
+                            .take(HOLDERS_SHOWN)
+                            .cloned()
+                            .collect(),
+                    }
                 })?,
             };
             addresses.push(subnet.with_prefix(address));
