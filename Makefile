@@ -71,6 +71,7 @@ install: release ## Install it to PREFIX/bin (default /usr/local)
 	install -D -m 0755 target/$(HOST)/release/mydocker $${DESTDIR:-}$${PREFIX:-/usr/local}/bin/mydocker
 
 bench: deps benches ## Attach, detach and new connections, beside what the kernel alone takes
+	$(STATIC) $(CARGO) bench --locked --target $(HOST) -p mydocker-tests --bench core
 	target/$(HOST)/release/examples/state
 	target/$(HOST)/release/examples/attach $(PARKED) $(ROUNDS) target/bench
 	target/$(HOST)/release/examples/ports $(PORTS) $(PUBLISHED) $(ROUNDS) target/bench
