@@ -99,18 +99,31 @@ impl Scene {
 
 /// Bytes of each datagram that `mydocker` sends to nf_tables.
 fn sent_to_nf_tables(host: &Host, line: &str) -> Vec<usize> {
-    let trace = host.dir().join("trace");
+    // A file for each process: in one for all, a call of one cuts that of another in two.
+    let traces = tempfile::tempdir().unwrap();
     let mydocker = host.mydocker_command(line);
     let output = Command::new("strace")
-        .args(["-f", "-qq", "-X", "raw", "-e", "trace=sendto,sendmsg", "-o"])
-        .arg(&trace)
+        .args([
+            "-ff",
+            "-qq",
+            "-X",
+            "raw",
+            "-e",
+            "trace=sendto,sendmsg",
+            "-o",
+        ])
+        .arg(traces.path().join("trace"))
         .arg(mydocker.get_program())
         .args(mydocker.get_args())
         .envs(host.environment())
         .output()
         .unwrap();
     assert!(output.status.success(), "{line}: {output:?}");
-    let calls = std::fs::read_to_string(&trace).unwrap();
+    let files = std::fs::read_dir(traces.path()).unwrap();
+    let read = |file: std::io::Result<std::fs::DirEntry>| {
+        std::fs::read_to_string(file.unwrap().path()).unwrap()
+    };
+    let calls: String = files.map(read).collect();
     let bytes = |call: &str| call.rsplit(" = ").next().unwrap().parse().unwrap();
     calls
         .lines()
