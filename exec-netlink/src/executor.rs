@@ -87,10 +87,8 @@ impl NetlinkExecutor {
         self
     }
 
-    /// One batch, and then the end of the connections that what landed of it leaves behind. To a container
-    /// whose cable is yet to be made there are none, so no walk through all of them is due when the ruleset
-    /// comes with it: `born` are such cables.
-    fn apply_to_firewall(&mut self, ops: &[Op], born: &BTreeSet<LinkName>) -> Vec<OpResult> {
+    /// One batch, and then the end of the connections that what landed of it leaves behind.
+    fn apply_to_firewall(&mut self, ops: &[Op]) -> Vec<OpResult> {
         if let Err(error) = self.firewall.open(&self.home) {
             return vec![Err(error)];
         }
@@ -100,9 +98,6 @@ impl NetlinkExecutor {
             .zip(&results)
             .filter(|(_, result)| result.is_ok());
         let landed = landed.map(|(op, _)| op);
-        let landed = landed.filter(
-            |op| !matches!(op, Op::Add(Object::Guard(guard)) if born.contains(&guard.port)),
-        );
         let flushed = self.firewall.conntrack();
         let flushed =
             flushed.and_then(|mut socket| conntrack::flush(&mut socket, &mut self.socket, landed));
@@ -195,15 +190,6 @@ fn answers_of_the_gone(ops: &[Op], error: &OpError) -> Vec<OpResult> {
     results
 }
 
-/// The cables that some ops make.
-fn cables(ops: &[Op]) -> BTreeSet<LinkName> {
-    let made = ops.iter().filter_map(|op| match op {
-        Op::Add(Object::Veth(veth)) => Some(veth.name),
-        _ => None,
-    });
-    made.collect()
-}
-
 /// Whether something of the firewall's goes: the kernel makes whoever closes the socket wait for it.
 fn removes_rules(ops: &[Op]) -> bool {
     let goes = |op: &Op| matches!(op, Op::Del(object) if object.firewall().is_some());
@@ -232,7 +218,7 @@ impl Executor for NetlinkExecutor {
             let run = rest.iter().take_while(|op| Place::of(op) == place).count();
             let run = &rest[..run];
             let answers = match place {
-                Place::Firewall => self.apply_to_firewall(run, &cables(ops)),
+                Place::Firewall => self.apply_to_firewall(run),
                 Place::In(ns) => self.apply_in(ns, run),
             };
             let stop = answers.len() < run.len() || answers.iter().any(Result::is_err);
