@@ -3,6 +3,8 @@
 mod container;
 mod network;
 mod port;
+mod ps;
+mod run;
 mod upkeep;
 
 use std::collections::BTreeSet;
@@ -35,8 +37,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
     };
     match cli.command {
         Command::Network(command) => network::run(&app, command).map(|()| ExitCode::SUCCESS),
-        Command::Run(run) => container::run(&app, *run.0),
-        Command::Ps(ps) => container::ps(&app, &ps).map(|()| ExitCode::SUCCESS),
+        Command::Run(run) => run::run(&app, *run.0),
+        Command::Ps(ps) => ps::ps(&app, &ps).map(|()| ExitCode::SUCCESS),
         Command::Stop(stop) => container::stop(&app, &stop).map(|()| ExitCode::SUCCESS),
         Command::Rm(rm) => container::rm(&app, &rm).map(|()| ExitCode::SUCCESS),
         Command::Logs(logs) => container::logs(&app, &logs).map(|()| ExitCode::SUCCESS),

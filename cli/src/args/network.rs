@@ -1,77 +1,13 @@
-//! The command line.
+//! The arguments of `mydocker network …`
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use ipnet::IpNet;
-use mydocker_core::{
-    ContainerName, Driver, LinkName, Mac, Netns, NetworkName, PortSpec, PortSpecError, StaticRoute,
-};
+use mydocker_core::{ContainerName, Driver, LinkName, Netns, NetworkName, StaticRoute};
 
+use super::{DryRun, EndpointArgs, Format, PlanFormat, Ports, ports};
 use crate::lazy::Lazy;
-use crate::single_dash::double_dashes;
-
-/// Container networks that show what they will do before they do it.
-#[derive(Debug, Parser)]
-#[command(name = "mydocker", version, propagate_version = true, after_help = EXIT_CODES)]
-#[command(subcommand_required = true, arg_required_else_help = true)]
-pub(crate) struct Cli {
-    /// Where networks, images and containers are kept
-    #[arg(long, global = true, value_name = "DIR", env = "MYDOCKER_ROOT", help_heading = GLOBAL)]
-    #[arg(default_value = "/var/lib/mydocker")]
-    pub(crate) root: PathBuf,
-    /// Where endpoints and leases are kept: a directory that a reboot clears
-    #[arg(long, global = true, value_name = "DIR", env = "MYDOCKER_RUN_ROOT", help_heading = GLOBAL)]
-    #[arg(default_value = "/run/mydocker")]
-    pub(crate) run_root: PathBuf,
-    /// Who carries plans out
-    #[arg(long, global = true, value_enum, default_value_t = Backend::Netlink, help_heading = GLOBAL)]
-    pub(crate) executor: Backend,
-    #[command(subcommand)]
-    pub(crate) command: Command,
-}
-
-/// As the library prints it.
-const VERSION: &str = concat!(env!("CARGO_BIN_NAME"), " ", env!("CARGO_PKG_VERSION"));
-
-/// What every command takes.
-const GLOBAL: &str = "Global options";
-
-const EXIT_CODES: &str = "\
-Exit codes say what the kernel holds now:
-  0  what was asked for
-  1  what it held before: the request was refused
-  2  what it held before: the command line was wrong
-  3  what it held before: something failed and was rolled back
-  4  leftovers: `mydocker network list` still works, and every command tries again to remove them
-  `run` exits as its container does; 125 if it could not be set up, 126 if the command
-  can't be executed, 127 if it was not found.";
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub(crate) enum Backend {
-    /// The kernel of this host
-    Netlink,
-    /// A log, over a model of the kernel: needs no privileges, touches nothing
-    Record,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Networks and the containers on them
-    #[command(subcommand, alias = "net")]
-    Network(NetworkCommand),
-    /// Run a command in a new container
-    Run(Lazy<Box<Run>>),
-    /// List containers
-    Ps(Lazy<Ps>),
-    /// Stop containers: SIGTERM, then SIGKILL
-    Stop(Lazy<Stop>),
-    /// Remove containers
-    Rm(Lazy<Remove>),
-    /// Print what a detached container wrote
-    Logs(Lazy<Logs>),
-}
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NetworkCommand {
@@ -114,35 +50,6 @@ pub(crate) enum PortCommand {
     /// List published ports
     #[command(visible_alias = "list")]
     Ls(Lazy<ListPorts>),
-}
-
-/// How a plan is shown.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub(crate) enum PlanFormat {
-    /// Columns for people
-    Table,
-    /// One JSON object a line
-    Json,
-    /// A shell script that does the same
-    Script,
-}
-
-/// How a listing is shown.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
-pub(crate) enum Format {
-    /// Columns for people
-    #[default]
-    Table,
-    /// JSON
-    Json,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DryRun {
-    /// Print the plan and touch nothing
-    #[arg(long, value_enum, value_name = "FORMAT", num_args = 0..=1)]
-    #[arg(require_equals = true, default_missing_value = "table")]
-    pub(crate) dry_run: Option<PlanFormat>,
 }
 
 #[derive(Debug, Args)]
@@ -217,39 +124,6 @@ pub(crate) struct RemoveNetworks {
     /// Their names
     #[arg(required = true)]
     pub(crate) name: Vec<NetworkName>,
-}
-
-/// What `connect` and `run` say alike of an endpoint.
-#[derive(Debug, Args)]
-pub(crate) struct EndpointArgs {
-    /// An address to have, one of each subnet at most
-    #[arg(long, value_name = "IP", value_delimiter = ',')]
-    pub(crate) ip: Vec<IpAddr>,
-    /// The MAC address to have
-    #[arg(long, visible_alias = "mac", value_name = "MAC")]
-    pub(crate) mac_address: Option<Mac>,
-    /// Publish a port of the container: [[HOSTIP:]HOST:]CONTAINER[/tcp|/udp|/sctp]. HOST and
-    /// CONTAINER may be ranges as long as each other; without HOST, a free port is taken
-    #[arg(long = "publish", short = 'p', value_name = "PORT", value_parser = ports)]
-    pub(crate) publish: Vec<Ports>,
-}
-
-impl EndpointArgs {
-    /// All that `-p` said, ranges port by port.
-    pub(crate) fn ports(&self) -> Vec<PortSpec> {
-        Ports::all(&self.publish)
-    }
-}
-
-/// The ports of one `-p`: more than one when it is a range.
-#[derive(Clone, Debug)]
-pub(crate) struct Ports(Vec<PortSpec>);
-
-impl Ports {
-    /// The ports of several, in order.
-    pub(crate) fn all(several: &[Self]) -> Vec<PortSpec> {
-        several.iter().flat_map(|one| &one.0).cloned().collect()
-    }
 }
 
 #[derive(Debug, Args)]
@@ -370,122 +244,6 @@ pub(crate) struct Repair {
     pub(crate) dry_run: DryRun,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct Run {
-    #[command(flatten)]
-    pub(crate) endpoint: EndpointArgs,
-    /// Keep standard input open
-    #[arg(long, short)]
-    pub(crate) interactive: bool,
-    /// Give the container a terminal
-    #[arg(long, short)]
-    pub(crate) tty: bool,
-    /// Run in the background and print the id
-    #[arg(long, short, conflicts_with_all = ["interactive", "tty"])]
-    pub(crate) detach: bool,
-    /// What to call it
-    #[arg(long)]
-    pub(crate) name: Option<ContainerName>,
-    /// The network to join, or `none`, or `host`
-    #[arg(long, alias = "network", value_name = "NET", default_value = "none")]
-    pub(crate) net: Vec<String>,
-    /// Set an environment variable
-    #[arg(long, short, value_name = "K=V")]
-    pub(crate) env: Vec<String>,
-    /// Mount a directory of the host
-    #[arg(long, short, value_name = "HOST:CONTAINER[:ro]")]
-    pub(crate) volume: Vec<String>,
-    /// Start in this directory
-    #[arg(long, short, value_name = "DIR")]
-    pub(crate) workdir: Option<String>,
-    /// The host name inside; the id by default
-    #[arg(long, value_name = "NAME")]
-    pub(crate) hostname: Option<String>,
-    /// Limit memory, such as 100m
-    #[arg(long, visible_alias = "mem", value_name = "BYTES")]
-    pub(crate) memory: Option<String>,
-    /// Limit CPU time, percent of one CPU
-    #[arg(long, value_name = "PERCENT")]
-    pub(crate) cpu: Option<u32>,
-    /// Run on these CPUs only, such as 0,2-3
-    #[arg(long, visible_alias = "cpuset", value_name = "CPUS")]
-    pub(crate) cpuset_cpus: Option<String>,
-    /// Remove the container when it ends
-    #[arg(long)]
-    pub(crate) rm: bool,
-    #[command(flatten)]
-    pub(crate) dry_run: DryRun,
-    /// The image: ROOT/image/IMAGE.tar
-    pub(crate) image: String,
-    /// The command and its arguments
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "CMD"
-    )]
-    pub(crate) command: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Ps {
-    /// Containers that have ended as well
-    #[arg(long, short)]
-    pub(crate) all: bool,
-    /// How to print it
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
-    /// Print ids only
-    #[arg(long, short, conflicts_with = "format")]
-    pub(crate) quiet: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Stop {
-    /// Seconds from SIGTERM to SIGKILL
-    #[arg(long, short, value_name = "SECONDS", default_value_t = 10)]
-    pub(crate) time: u64,
-    #[command(flatten)]
-    pub(crate) dry_run: DryRun,
-    /// Names, ids or unique prefixes of ids
-    #[arg(required = true)]
-    pub(crate) container: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Remove {
-    /// Kill what is running
-    #[arg(long, short)]
-    pub(crate) force: bool,
-    #[command(flatten)]
-    pub(crate) dry_run: DryRun,
-    /// Names, ids or unique prefixes of ids
-    #[arg(required = true)]
-    pub(crate) container: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Logs {
-    /// A name, id or unique prefix of an id
-    pub(crate) container: String,
-}
-
-/// What `--version` prints, if nothing else is asked for: then no command needs to be described, which
-/// takes as long as all the rest of it.
-pub(crate) fn version() -> Option<&'static str> {
-    let mut words = std::env::args_os().skip(1);
-    match (words.next(), words.next()) {
-        (Some(word), None) if word == "--version" || word == "-V" => Some(VERSION),
-        _ => None,
-    }
-}
-
-impl Cli {
-    /// Reads the command line, single-dash long flags included.
-    pub(crate) fn read() -> Self {
-        Self::parse_from(double_dashes(std::env::args_os()))
-    }
-}
-
 fn cidr(text: &str) -> Result<IpNet, String> {
     let wrong = |_| "write ADDRESS/PREFIX, such as 10.88.0.0/24 or fd00:88::/64".to_owned();
     text.parse().map_err(wrong)
@@ -517,10 +275,6 @@ fn static_route(text: &str) -> Result<StaticRoute, String> {
     })
 }
 
-fn ports(text: &str) -> Result<Ports, PortSpecError> {
-    PortSpec::parse_list(text).map(Ports)
-}
-
 /// A namespace by path, or by its name as `ip netns` lists it.
 fn netns(text: &str) -> Result<Netns, String> {
     let path = if text.contains('/') {
@@ -529,21 +283,4 @@ fn netns(text: &str) -> Result<Netns, String> {
         format!("/run/netns/{text}")
     };
     path.parse::<Netns>().map_err(|error| error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn the_definition_is_sound() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn the_version_is_that_of_every_command() {
-        assert_eq!(Cli::command().render_version().trim_end(), VERSION);
-    }
 }
