@@ -2,12 +2,14 @@
 
 mod container;
 mod network;
+mod run;
 
-pub(crate) use container::{Logs, Ps, Remove, Run, Stop};
+pub(crate) use container::{Logs, Ps, Remove, Stop};
 pub(crate) use network::{
     ChangePorts, Check, Connect, Create, Df, Disconnect, Inspect, List, ListPorts, Log,
     NetworkCommand, PortCommand, Prune, RemoveNetworks, Repair,
 };
+pub(crate) use run::Run;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
