@@ -69,7 +69,7 @@ pub use ruleset::{
     Table, TableFamily, Value, Verdict, objects_of,
 };
 pub use snapshot::{Damage, NetworkRecord, Snapshot};
-pub use state::{BATCH_MAX, BRIDGE_PORTS_MAX, State};
+pub use state::{BATCH_MAX, BRIDGE_PORTS_MAX, PORTS_MAX, State};
 pub use subnet::{Subnet, SubnetError};
 pub use transaction::{Entry, Failure, Outcome, Step, Transaction};
 pub use warning::Warning;

@@ -11,6 +11,7 @@
 //! other's way claim the same. Claims follow from endpoints and are written with them.
 
 mod read;
+mod row;
 mod write;
 
 use std::collections::BTreeSet;
@@ -20,8 +21,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use mydocker_core::{
-    Endpoint, Family, Footprint, ForeignChain, Instance, Netns, NetworkRecord, PortBinding,
-    Protocol, State,
+    Endpoint, Family, Footprint, ForeignChain, Instance, Netns, PortBinding, Protocol, State,
 };
 use redb::{Builder, Database, TableDefinition};
 use rustix::fs::OFlags;
@@ -48,6 +48,8 @@ type Claim<'k> = (&'k str, &'k str, &'k str);
 
 /// What the file begins with has room for no more.
 const TITLE_BYTES_MAX: usize = 4096;
+/// The first format that had tables. Its rows are read as they are, and written as those of today.
+const FIRST_FORMAT: u64 = 3;
 /// More than what a request names takes; whoever reads everything reads it once.
 const CACHE_BYTES: usize = 2 * 1024 * 1024;
 
@@ -106,14 +108,6 @@ struct Meta {
     debris: Footprint,
 }
 
-#[derive(Deserialize, Serialize)]
-struct NetworkRow {
-    #[serde(flatten)]
-    record: NetworkRecord,
-    /// How many endpoints are on it.
-    endpoints: usize,
-}
-
 impl Tables {
     /// Opens what is there; whoever reads changes nothing.
     pub(super) fn open(dir: &Dir, access: Access, subject: &Subject) -> Result<Kept> {
@@ -133,7 +127,7 @@ impl Tables {
         let read = file.read_at(&mut bytes, 0).map_err(io("read", &path))?;
         let title = match title(&bytes[..read]).map_err(|what| damaged(&path, 0, what))? {
             Ok(title) => title,
-            Err(format) if format < FORMAT => return Ok(Kept::Older),
+            Err(format) if format < FIRST_FORMAT => return Ok(Kept::Older),
             Err(format) => {
                 let known = FORMAT;
                 return Err(StoreError::TooNew {
@@ -153,6 +147,10 @@ impl Tables {
                 found,
                 wanted,
             });
+        }
+        if access == Access::Write && title.format < FORMAT {
+            // Before there is any row that the version which made them would not read right.
+            write_title(&file, subject).map_err(io("write", &path))?;
         }
         let blocks = Blocks::open(file, access == Access::Write);
         let blocks = blocks.map_err(|error| failed(&path)(error.into()))?;
@@ -182,18 +180,8 @@ impl Tables {
         state: &State,
         ended: u64,
     ) -> Result<Self> {
-        let title = Title {
-            format: FORMAT,
-            boot_id: subject.boot_id.clone(),
-            instance: subject.instance,
-        };
-        let begun = || -> std::io::Result<Blocks> {
-            let title = encode(&serde_json::to_vec(&title)?);
-            let title = title.filter(|bytes| bytes.len() <= TITLE_BYTES_MAX);
-            file.write_all_at(&title.ok_or(ErrorKind::FileTooLarge)?, 0)?;
-            Blocks::begin(file)
-        };
-        let blocks = begun().map_err(io("write", &path))?;
+        let begun = write_title(&file, subject).and_then(|()| Blocks::begin(file));
+        let blocks = begun.map_err(io("write", &path))?;
         let mut tables = Self {
             database: database(blocks, &path)?,
             path,
@@ -227,6 +215,17 @@ impl Tables {
     }
 }
 
+fn write_title(file: &File, subject: &Subject) -> std::io::Result<()> {
+    let title = Title {
+        format: FORMAT,
+        boot_id: subject.boot_id.clone(),
+        instance: subject.instance,
+    };
+    let title = encode(&serde_json::to_vec(&title)?);
+    let title = title.filter(|bytes| bytes.len() <= TITLE_BYTES_MAX);
+    file.write_all_at(&title.ok_or(ErrorKind::FileTooLarge)?, 0)
+}
+
 /// What a file begins with; if it is another format, which.
 fn title(bytes: &[u8]) -> std::result::Result<std::result::Result<Title, u64>, String> {
     let payload = match decode(bytes, 0) {
@@ -237,7 +236,7 @@ fn title(bytes: &[u8]) -> std::result::Result<std::result::Result<Title, u64>, S
     let unreadable = |error: serde_json::Error| error.to_string();
     let Format { format } = serde_json::from_slice(payload).map_err(unreadable)?;
     match format {
-        FORMAT => serde_json::from_slice(payload).map(Ok).map_err(unreadable),
+        FIRST_FORMAT..=FORMAT => serde_json::from_slice(payload).map(Ok).map_err(unreadable),
         0 => Err("its header is that of another file".to_owned()),
         other => Ok(Err(other)),
     }

@@ -25,6 +25,7 @@ use crate::{
 pub use attach::BRIDGE_PORTS_MAX;
 pub use batch::BATCH_MAX;
 use index::{NetworkState, PortIndex, Sandbox};
+pub use publish::PORTS_MAX;
 
 /// What one instance wants in the kernel: networks, endpoints, what an undo could not remove, and
 /// the plan that was begun and not ended. It is the fold of its journal.

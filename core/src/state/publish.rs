@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Published ports of one endpoint: every port of every protocol, twice over.
-pub(super) const PORTS_MAX: usize = 1 << 18;
+pub const PORTS_MAX: usize = 1 << 18;
 
 impl State {
     pub(super) fn plan_publish(

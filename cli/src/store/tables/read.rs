@@ -10,8 +10,9 @@ use mydocker_core::{
 use redb::{ReadOnlyTable, ReadableDatabase, ReadableTable};
 
 use super::{
-    CLAIMS, Claim, ENDPOINTS, Id, META, Meta, NETNS_CLAIM, NETWORKS, NetworkRow, Result, Tables,
+    CLAIMS, Claim, ENDPOINTS, Id, META, Meta, NETNS_CLAIM, NETWORKS, Result, Tables,
     claims_but_ports, container_claim, damaged, netns_claim, port_claims,
+    row::{EndpointRow, NetworkRow},
 };
 use crate::store::StoreError;
 
@@ -57,7 +58,8 @@ impl Tables {
         }
         for row in reader.endpoints.iter().map_err(self.failed())? {
             let (_, row) = row.map_err(self.failed())?;
-            snapshot.endpoints.push(self.parse(row.value())?);
+            let EndpointRow(endpoint) = self.parse(row.value())?;
+            snapshot.endpoints.push(endpoint);
         }
         State::restore(snapshot).map_err(self.contradiction())
     }
@@ -72,8 +74,7 @@ impl Tables {
         }
         let mut state = State::restore(snapshot).ok()?;
         for (_, row) in reader.endpoints.iter().into_iter().flatten().flatten() {
-            let endpoint = self.parse::<Endpoint>(row.value());
-            let Some(endpoint) = endpoint.ok() else {
+            let Ok(EndpointRow(endpoint)) = self.parse(row.value()) else {
                 continue;
             };
             if let Some(record) = state.record(&endpoint.id.network) {
@@ -255,7 +256,7 @@ impl Reader<'_> {
         };
         let key = (id.network.as_str(), id.container.as_str());
         let row = self.endpoints.get(key).map_err(tables.failed())?;
-        let endpoint: Endpoint = tables.parse(row.ok_or_else(missing)?.value())?;
+        let EndpointRow(endpoint) = tables.parse(row.ok_or_else(missing)?.value())?;
         let record = match state.record(&id.network) {
             Some(known) => known,
             None => self.network(&id.network)?.ok_or_else(missing)?.record,

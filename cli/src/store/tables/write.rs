@@ -4,7 +4,8 @@ use mydocker_core::{Change, Endpoint, EndpointId, NetworkName, State};
 use redb::{Durability, ReadableTable, Table, WriteTransaction};
 
 use super::{
-    CLAIMS, Claim, ENDPOINTS, Id, META, Meta, NETWORKS, NetworkRow, Result, Tables, claims,
+    CLAIMS, Claim, ENDPOINTS, Id, META, Meta, NETWORKS, Result, Tables, claims,
+    row::{EndpointRow, NetworkRow},
 };
 use crate::store::StoreError;
 
@@ -150,7 +151,7 @@ impl Writer<'_> {
 
     fn put_endpoint(&mut self, endpoint: &Endpoint) -> Result<()> {
         let (network, container) = key(&endpoint.id);
-        let row = self.tables.row(endpoint)?;
+        let row = self.tables.row(&EndpointRow(endpoint.clone()))?;
         let put = self.endpoints.insert((network, container), &*row);
         put.map_err(self.tables.failed())?;
         for claim in claims(endpoint) {
@@ -167,7 +168,7 @@ impl Writer<'_> {
         let Some(row) = removed.map_err(self.tables.failed())? else {
             return Ok(());
         };
-        let endpoint: Endpoint = self.tables.parse(row.value())?;
+        let EndpointRow(endpoint) = self.tables.parse(row.value())?;
         for claim in claims(&endpoint) {
             let claim = (claim.as_str(), network, container);
             self.claims.remove(claim).map_err(self.tables.failed())?;

@@ -90,6 +90,29 @@ fn each_is_written_anew_wherever_it_ends() {
     }
 }
 
+/// The first one that had tables.
+#[test]
+fn older_tables_are_taken_over_where_they_are() {
+    let place = Place::new();
+    place.apply(&[create("one"), attach("one", "web")]);
+    let before = place.read().unwrap();
+    let bytes = fs::read(place.run("state")).unwrap();
+    let record::Found::Record { payload, next } = record::decode(&bytes, 0) else {
+        panic!("it has no header");
+    };
+    let older = String::from_utf8(payload.to_vec()).unwrap();
+    let older = older.replace(&format!("\"format\":{}", record::FORMAT), "\"format\":3");
+    let mut bytes = bytes.clone();
+    bytes[..next].copy_from_slice(&record::encode(older.as_bytes()).unwrap());
+    fs::write(place.run("state"), bytes).unwrap();
+
+    assert_eq!(place.read().unwrap(), before);
+    assert_eq!(format_of(&place), 3, "who reads changes nothing");
+    place.apply(&[attach("one", "db")]);
+    assert_eq!(format_of(&place), record::FORMAT);
+    assert_eq!(place.read().unwrap().endpoints().count(), 2);
+}
+
 /// The begin of `web on back` is the last thing that is told.
 #[test]
 fn objects_of_old_are_those_of_today() {
