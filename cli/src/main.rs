@@ -9,6 +9,7 @@ mod failure;
 mod lazy;
 mod report;
 mod single_dash;
+mod time;
 
 use std::process::ExitCode;
 

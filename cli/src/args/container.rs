@@ -1,8 +1,11 @@
 //! The arguments of the commands that are about containers.
 
+use std::time::SystemTime;
+
 use clap::Args;
 
 use super::{DryRun, Format};
+use crate::time;
 
 #[derive(Debug, Args)]
 pub(crate) struct Ps {
@@ -43,6 +46,37 @@ pub(crate) struct Remove {
 
 #[derive(Debug, Args)]
 pub(crate) struct Logs {
+    /// Go on until the container ends
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Begin with this many of the last entries
+    #[arg(long, short = 'n', value_name = "N|all", default_value = "all", value_parser = tail)]
+    pub(crate) tail: Tail,
+    /// Leave out what is older: a time (RFC 3339, or seconds since 1970), or 10m for 10 minutes ago
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub(crate) since: Option<SystemTime>,
+    /// Leave out what is newer
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub(crate) until: Option<SystemTime>,
+    /// Say when each line was written
+    #[arg(long, short)]
+    pub(crate) timestamps: bool,
     /// A name, id or unique prefix of an id
     pub(crate) container: String,
+}
+
+/// How much of a log is printed: so many of the last entries, or all.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Tail(pub(crate) Option<u64>);
+
+fn tail(text: &str) -> Result<Tail, String> {
+    if text == "all" {
+        return Ok(Tail(None));
+    }
+    let count = text.parse().map(|count| Tail(Some(count)));
+    count.map_err(|_| format!("`{text}` is neither a count nor `all`"))
+}
+
+fn moment(text: &str) -> Result<SystemTime, String> {
+    time::moment(text, SystemTime::now()).map_err(|error| error.to_string())
 }

@@ -53,8 +53,8 @@ Exit codes say what the kernel holds now:
   2  what it held before: the command line was wrong
   3  what it held before: something failed and was rolled back
   4  leftovers: `mydocker network list` still works, and every command tries again to remove them
-  `run` exits as its container does; 125 if it could not be set up, 126 if the command
-  can't be executed, 127 if it was not found.";
+  `run` and `start --attach` exit as the container does; 125 if a container could not be set
+  up, 126 if the command can't be executed, 127 if it was not found.";
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Backend {
@@ -77,7 +77,7 @@ pub(crate) enum Command {
     Stop(Lazy<Stop>),
     /// Remove containers
     Rm(Lazy<Remove>),
-    /// Print what a detached container wrote
+    /// Print what a container in the background wrote
     Logs(Lazy<Logs>),
 }
 

@@ -1,12 +1,11 @@
-//! `mydocker stop`, `rm` and `logs`
+//! `mydocker stop` and `rm`
 
-use std::io::{self, Write};
 use std::time::Duration;
 
-use mydocker::container::{self, Containers, Stream, read_log};
+use mydocker::container::{self, Containers};
 
 use super::App;
-use crate::args::{Logs, PlanFormat, Remove, Stop};
+use crate::args::{PlanFormat, Remove, Stop};
 use crate::attachment;
 use crate::failure::{Failure, told, warn};
 use crate::report;
@@ -72,17 +71,4 @@ fn plan_end(
         requests.extend(attachment::detachments(&view.state, &pin)?);
     }
     app.dry_run(&requests, format)
-}
-
-pub(super) fn logs(app: &App, logs: &Logs) -> Result<(), Failure> {
-    let containers = app.containers()?;
-    let record = containers.find(&logs.container)?;
-    for line in read_log(&containers.log_path(&record.id))? {
-        let line = line?;
-        match line.stream {
-            Stream::Stdout => io::stdout().write_all(line.log.as_bytes())?,
-            Stream::Stderr => io::stderr().write_all(line.log.as_bytes())?,
-        }
-    }
-    Ok(())
 }

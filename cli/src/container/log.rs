@@ -1,4 +1,4 @@
-//! The log of a detached container: one JSON object a line, with `log`, `stream` and `time`.
+//! The log of a container in the background: one JSON object a line, with `log`, `stream` and `time`.
 
 use std::{
     fs::{File, OpenOptions},
@@ -100,31 +100,12 @@ impl LogWriter {
     }
 }
 
-/// The entries of the log at `path`; none if nothing has been written yet.
-pub fn read_log(path: &Path) -> anyhow::Result<impl Iterator<Item = anyhow::Result<LogLine>>> {
-    let file = match File::open(path) {
-        Ok(file) => Some(file),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => {
-            return Err(error).with_context(|| format!("can't open the log {}", path.display()));
-        }
-    };
-    let lines = file
-        .map(|file| BufReader::new(file).lines())
-        .into_iter()
-        .flatten();
-    let path = path.display().to_string();
-    Ok(lines.enumerate().map(move |(index, line)| {
-        let at = || format!("line {} of the log {path} is damaged", index + 1);
-        serde_json::from_str(&line.with_context(at)?).with_context(at)
-    }))
-}
-
 #[cfg(test)]
 mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::container::read_log;
 
     #[test]
     fn what_is_written_can_be_read() {

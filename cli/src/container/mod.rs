@@ -29,6 +29,7 @@ mod files;
 mod foreground;
 mod id;
 mod log;
+mod log_reader;
 mod netns;
 mod network;
 mod overlay;
@@ -44,7 +45,8 @@ mod teardown;
 mod watch;
 
 pub use id::Id;
-pub use log::{LogLine, Stream, read_log};
+pub use log::{LogLine, Stream};
+pub use log_reader::{LogReader, LogWatch, read_log};
 pub use network::{Attached, Network, NetworkFactory};
 pub use process::Process;
 pub use record::{Record, Status};
