@@ -1,7 +1,7 @@
 //! Failures: what went wrong, what to do about it, and what to exit with.
 
 use std::borrow::Cow;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io::{self, Write};
 
 use mydocker::engine::EngineError;
@@ -53,6 +53,12 @@ impl Failure {
         if let Some(hint) = &self.hint {
             say("hint", hint);
         }
+    }
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
     }
 }
 

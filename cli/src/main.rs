@@ -8,6 +8,7 @@ mod errand;
 mod failure;
 mod lazy;
 mod report;
+mod signal;
 mod single_dash;
 mod time;
 

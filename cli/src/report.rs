@@ -231,7 +231,7 @@ fn several(changes: &[Change]) -> String {
 }
 
 /// Text from outside, without what would steer a terminal.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '?' } else { c })
         .collect()

@@ -1,4 +1,4 @@
-//! Times as people give them.
+//! Times and ages as people give and read them.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 
 const MINUTE_S: u64 = 60;
 const HOUR_S: u64 = 60 * MINUTE_S;
+const DAY_S: u64 = 24 * HOUR_S;
 
 /// A moment: RFC 3339 with any offset, or only its date; seconds since 1970; or, as `10m` or `1h30m`, so
 /// long before `now`. Without an offset a time is UTC.
@@ -75,6 +76,39 @@ fn split_offset(text: &str) -> anyhow::Result<(&str, Offset)> {
     }
 }
 
+/// How long ago a second was, in the words of `docker ps`; the future counts as now.
+pub(crate) fn age(unix_s: u64, now: SystemTime) -> String {
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    words(now.as_secs().saturating_sub(unix_s))
+}
+
+fn words(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / MINUTE_S, seconds / HOUR_S, seconds / DAY_S);
+    if seconds < 1 {
+        "Less than a second".to_owned()
+    } else if seconds == 1 {
+        "1 second".to_owned()
+    } else if minutes < 1 {
+        format!("{seconds} seconds")
+    } else if minutes == 1 {
+        "About a minute".to_owned()
+    } else if hours < 1 {
+        format!("{minutes} minutes")
+    } else if hours == 1 {
+        "About an hour".to_owned()
+    } else if hours < 48 {
+        format!("{hours} hours")
+    } else if days < 14 {
+        format!("{days} days")
+    } else if days < 60 {
+        format!("{} weeks", days / 7)
+    } else if days < 2 * 365 {
+        format!("{} months", days / 30)
+    } else {
+        format!("{} years", days / 365)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,5 +163,27 @@ mod tests {
             let said = read.expect_err(bad).to_string();
             assert!(said.contains(&format!("`{bad}`")), "{said}");
         }
+    }
+
+    #[test]
+    fn ages_in_words() {
+        for (seconds, text) in [
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "About a minute"),
+            (300, "5 minutes"),
+            (3600, "About an hour"),
+            (2 * HOUR_S, "2 hours"),
+            (3 * DAY_S, "3 days"),
+            (21 * DAY_S, "3 weeks"),
+            (90 * DAY_S, "3 months"),
+            (800 * DAY_S, "2 years"),
+        ] {
+            assert_eq!(words(seconds), text);
+        }
+        let now = UNIX_EPOCH + Duration::from_secs(100);
+        assert_eq!(age(70, now), "30 seconds");
+        assert_eq!(age(101, now), "Less than a second");
     }
 }

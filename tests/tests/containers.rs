@@ -87,7 +87,7 @@ fn a_detached_container_answers_on_its_published_port() {
     }
     let ps = host.ok("ps");
     assert!(
-        ps.contains("web") && ps.contains("10.0.0.2") && ps.contains("running"),
+        ps.contains("web") && ps.contains("10.0.0.2") && ps.contains("Up "),
         "{ps}"
     );
     assert!(ps.contains("0.0.0.0:8080->80/tcp"), "{ps}");
@@ -95,7 +95,7 @@ fn a_detached_container_answers_on_its_published_port() {
     let line = "run --rm --net testbridge busybox wget -q -O - http://10.0.0.2/hostname";
     assert_eq!(host.ok(line).trim(), id.trim());
     host.ok("stop -t 1 web");
-    assert!(host.ok("ps -a").contains("exited"));
+    assert!(host.ok("ps -a").contains("Exited"));
     host.ok("rm web");
     assert_quiet(&host, &before);
 }
@@ -134,7 +134,7 @@ fn defect_19_a_stopped_container_is_dead() {
 fn defect_20_a_container_that_ends_by_itself_is_taken_down() {
     let Some((host, before)) = host() else { return };
     host.ok("run -d --name brief -p 8080:80 --net testbridge busybox sh -c true");
-    eventually("it ended", || host.ok("ps -a").contains("exited (0)"));
+    eventually("it ended", || host.ok("ps -a").contains("Exited (0)"));
     eventually("it is taken down", || quiet(&host) == before);
     host.ok("run -d --name next -p 8080:80 --net testbridge busybox sleep 60");
     host.ok("rm -f next brief");
@@ -169,7 +169,7 @@ fn a_container_whose_supervisor_was_killed_is_cleaned_by_the_next_command() {
     host.ok("run --rm -p 8080:80 --net testbridge busybox true");
     assert_quiet(&host, &before);
     let ps = host.ok("ps -a");
-    assert!(ps.contains("exited"), "{ps}");
+    assert!(ps.contains("Exited"), "{ps}");
     host.ok("rm orphan");
 }
 

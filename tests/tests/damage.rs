@@ -180,7 +180,7 @@ fn what_needs_no_network_goes_on() {
     host.ok("run -d --name web --net n -p 8080:80 busybox sleep 1000");
     let plan = host.dir().join("run/network/plan");
     fs::write(&plan, "torn").unwrap();
-    assert!(host.ok("ps").contains("running"));
+    assert!(host.ok("ps").contains("Up "));
     host.ok("logs web");
     host.ok("run --rm --net none busybox true");
     let said = host.fails(1, "stop -t 0 web");
@@ -189,7 +189,7 @@ fn what_needs_no_network_goes_on() {
         said.contains(&path) && said.contains("--rebuild-from-kernel"),
         "{said}"
     );
-    assert!(host.ok("ps -a").contains("exited"));
+    assert!(host.ok("ps -a").contains("Exited"));
     host.ok(REBUILD);
     host.ok("rm web");
     for file in ["state.old", "plan.old"] {

@@ -76,7 +76,7 @@ fn a_container_command_names_them_before_anything_is_tried() {
         let refused = without(&host, "-sys_admin,-kill", line);
         let named = "takes CAP_KILL, CAP_SYS_ADMIN, which";
         assert_names(&refused, 1, named, &["CAP_NET_ADMIN"]);
-        assert!(host.ok("ps").contains("running"), "{line}");
+        assert!(host.ok("ps").contains("Up "), "{line}");
     }
     host.ok("rm -f web");
     host.ok("network remove n");

@@ -3,9 +3,11 @@
 use std::time::SystemTime;
 
 use clap::Args;
+use mydocker_core::ContainerName;
+use rustix::process::Signal;
 
 use super::{DryRun, Format};
-use crate::time;
+use crate::{signal, time};
 
 #[derive(Debug, Args)]
 pub(crate) struct Ps {
@@ -18,6 +20,9 @@ pub(crate) struct Ps {
     /// Print ids only
     #[arg(long, short, conflicts_with = "format")]
     pub(crate) quiet: bool,
+    /// Print commands whole
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
 }
 
 #[derive(Debug, Args)]
@@ -42,6 +47,54 @@ pub(crate) struct Remove {
     /// Names, ids or unique prefixes of ids
     #[arg(required = true)]
     pub(crate) container: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Kill {
+    /// What to send: a name with or without SIG, or a number
+    #[arg(long, short, value_name = "SIGNAL", default_value = "KILL", value_parser = signal::parse)]
+    pub(crate) signal: Signal,
+    /// Names, ids or unique prefixes of ids
+    #[arg(required = true)]
+    pub(crate) container: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Start {
+    /// Show its output, pass signals on, and exit as it does
+    #[arg(long, short)]
+    pub(crate) attach: bool,
+    /// Have it read standard input; shows its output as well
+    #[arg(long, short)]
+    pub(crate) interactive: bool,
+    /// Names, ids or unique prefixes of ids
+    #[arg(required = true)]
+    pub(crate) container: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Restart {
+    /// Seconds from SIGTERM to SIGKILL
+    #[arg(long, short, value_name = "SECONDS", default_value_t = 10)]
+    pub(crate) time: u64,
+    /// Names, ids or unique prefixes of ids
+    #[arg(required = true)]
+    pub(crate) container: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Wait {
+    /// Names, ids or unique prefixes of ids
+    #[arg(required = true)]
+    pub(crate) container: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rename {
+    /// A name, id or unique prefix of an id
+    pub(crate) container: String,
+    /// What to call it
+    pub(crate) name: ContainerName,
 }
 
 #[derive(Debug, Args)]

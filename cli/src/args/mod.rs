@@ -4,7 +4,7 @@ mod container;
 mod network;
 mod run;
 
-pub(crate) use container::{Logs, Ps, Remove, Stop};
+pub(crate) use container::{Kill, Logs, Ps, Remove, Rename, Restart, Start, Stop, Wait};
 pub(crate) use network::{
     ChangePorts, Check, Connect, Create, Df, Disconnect, Inspect, List, ListPorts, Log,
     NetworkCommand, PortCommand, Prune, RemoveNetworks, Repair,
@@ -79,6 +79,16 @@ pub(crate) enum Command {
     Rm(Lazy<Remove>),
     /// Print what a container in the background wrote
     Logs(Lazy<Logs>),
+    /// Start containers that have ended, in the background
+    Start(Lazy<Start>),
+    /// Stop containers and start them again
+    Restart(Lazy<Restart>),
+    /// Send a signal to containers
+    Kill(Lazy<Kill>),
+    /// Wait until containers have ended, and print their exit codes
+    Wait(Lazy<Wait>),
+    /// Call a container otherwise
+    Rename(Lazy<Rename>),
 }
 
 /// How a plan is shown.

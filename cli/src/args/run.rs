@@ -16,7 +16,7 @@ pub(crate) struct Run {
     #[arg(long, short)]
     pub(crate) tty: bool,
     /// Run in the background and print the id
-    #[arg(long, short, conflicts_with_all = ["interactive", "tty"])]
+    #[arg(long, short)]
     pub(crate) detach: bool,
     /// What to call it
     #[arg(long)]

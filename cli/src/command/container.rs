@@ -1,11 +1,12 @@
-//! `mydocker stop` and `rm`
+//! `mydocker stop`, `kill`, `restart`, `wait`, `rename` and `rm`: what changes containers, or waits for it
 
 use std::time::Duration;
 
 use mydocker::container::{self, Containers};
 
 use super::App;
-use crate::args::{PlanFormat, Remove, Stop};
+use super::each::each;
+use crate::args::{Kill, PlanFormat, Remove, Rename, Restart, Stop, Wait};
 use crate::attachment;
 use crate::failure::{Failure, told, warn};
 use crate::report;
@@ -34,12 +35,55 @@ pub(super) fn stop(app: &App, stop: &Stop) -> Result<(), Failure> {
         return plan_end(app, &containers, &stop.container, format);
     }
     let time = Duration::from_secs(stop.time);
-    for text in &stop.container {
-        let record = containers.find(text)?;
-        container::stop(&containers, &record.id, time, &attachment::make)?;
+    tidy(&containers)?;
+    each(&stop.container, |text| {
+        let id = containers.find(text)?.id;
+        container::stop(&containers, &id, time, &attachment::make)?;
         told(report::line(text));
-    }
-    Ok(())
+        Ok(())
+    })
+}
+
+pub(super) fn kill(app: &App, kill: &Kill) -> Result<(), Failure> {
+    let containers = app.containers()?;
+    tidy(&containers)?;
+    each(&kill.container, |text| {
+        let id = containers.find(text)?.id;
+        container::kill(&containers, &id, kill.signal, &attachment::make)?;
+        told(report::line(text));
+        Ok(())
+    })
+}
+
+pub(super) fn restart(app: &App, restart: &Restart) -> Result<(), Failure> {
+    app.needs_a_kernel()?;
+    let containers = app.containers()?;
+    tidy(&containers)?;
+    let time = Duration::from_secs(restart.time);
+    each(&restart.container, |text| {
+        let id = containers.find(text)?.id;
+        container::restart(&containers, &id, time, &attachment::make).map_err(Failure::of_start)?;
+        told(report::line(text));
+        Ok(())
+    })
+}
+
+/// Prints exit codes in the order in which the containers are named.
+pub(super) fn wait(app: &App, wait: &Wait) -> Result<(), Failure> {
+    let containers = app.containers()?;
+    tidy(&containers)?;
+    each(&wait.container, |text| {
+        let id = containers.find(text)?.id;
+        let code = container::wait(&containers, &id, &attachment::make)?;
+        Ok(report::line(code)?)
+    })
+}
+
+pub(super) fn rename(app: &App, rename: &Rename) -> Result<(), Failure> {
+    let containers = app.containers()?;
+    tidy(&containers)?;
+    let id = containers.find(&rename.container)?.id;
+    Ok(container::rename(&containers, &id, &rename.name)?)
 }
 
 pub(super) fn rm(app: &App, rm: &Remove) -> Result<(), Failure> {
@@ -48,13 +92,13 @@ pub(super) fn rm(app: &App, rm: &Remove) -> Result<(), Failure> {
         return plan_end(app, &containers, &rm.container, format);
     }
     // What an earlier one that was killed left is no container any more, and has no name.
-    containers.sweep()?;
-    for text in &rm.container {
+    tidy(&containers)?;
+    each(&rm.container, |text| {
         let id = containers.find_id(text)?;
         container::remove(&containers, &id, rm.force, &attachment::make)?;
         told(report::line(text));
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Prints what taking containers off their networks would do.

@@ -1,11 +1,14 @@
 //! What the commands do.
 
 mod container;
+mod each;
+mod endpoints;
 mod logs;
 mod network;
 mod port;
 mod ps;
 mod run;
+mod start;
 mod upkeep;
 
 use std::collections::BTreeSet;
@@ -43,6 +46,11 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Stop(stop) => container::stop(&app, &stop).map(|()| ExitCode::SUCCESS),
         Command::Rm(rm) => container::rm(&app, &rm).map(|()| ExitCode::SUCCESS),
         Command::Logs(logs) => logs::logs(&app, &logs).map(|()| ExitCode::SUCCESS),
+        Command::Start(start) => start::start(&app, &start),
+        Command::Restart(args) => container::restart(&app, &args).map(|()| ExitCode::SUCCESS),
+        Command::Kill(kill) => container::kill(&app, &kill).map(|()| ExitCode::SUCCESS),
+        Command::Wait(wait) => container::wait(&app, &wait).map(|()| ExitCode::SUCCESS),
+        Command::Rename(args) => container::rename(&app, &args).map(|()| ExitCode::SUCCESS),
     }
 }
 

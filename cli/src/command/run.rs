@@ -25,31 +25,50 @@ pub(super) fn run(app: &App, run: Run) -> Result<ExitCode, Failure> {
     if let Some(format) = dry_run {
         return plan(app, &spec, joining, format).map(|()| ExitCode::SUCCESS);
     }
-    if app.backend == args::Backend::Record {
-        let message = "a container runs on a real kernel only, and the executor is `record`";
-        return Err(Failure::refused(message)
-            .with_code(NOT_SET_UP)
-            .with_hint("`mydocker network connect` plays the container's part on the model"));
-    }
+    app.needs_a_kernel()?;
     let containers = app.containers()?;
     tidy(&containers)?;
-    match container::run(&containers, spec, &attachment::make) {
-        Ok(Started::Detached(id)) => {
-            told(report::line(id));
-            Ok(ExitCode::SUCCESS)
-        }
-        Ok(Started::Finished {
+    let started = container::run(&containers, spec, &attachment::make);
+    let started = started.map_err(Failure::of_start)?;
+    if let Started::Detached(id) = &started {
+        told(report::line(id));
+    }
+    Ok(exit_code(&started))
+}
+
+/// What a command exits with that has shown a container, or started one in the background.
+pub(super) fn exit_code(started: &Started) -> ExitCode {
+    match started {
+        Started::Detached(_) => ExitCode::SUCCESS,
+        Started::Finished {
             exit_code, trouble, ..
-        }) => {
+        } => {
             trouble.iter().for_each(warn);
-            Ok(ExitCode::from(exit_code))
+            ExitCode::from(*exit_code)
         }
-        Err(error) => {
-            let code = error
-                .downcast_ref()
-                .map(|failure: &StartFailure| failure.exit_code);
-            Err(Failure::from(error).with_code(code.unwrap_or(NOT_SET_UP)))
+    }
+}
+
+impl App {
+    /// Refuses to run a container on a model.
+    pub(super) fn needs_a_kernel(&self) -> Result<(), Failure> {
+        if self.backend != args::Backend::Record {
+            return Ok(());
         }
+        let message = "a container runs on a real kernel only, and the executor is `record`";
+        Err(Failure::refused(message)
+            .with_code(NOT_SET_UP)
+            .with_hint("`mydocker network connect` plays the container's part on the model"))
+    }
+}
+
+impl Failure {
+    /// A program could not be started: the exit code says so, as Docker's does.
+    pub(super) fn of_start(error: anyhow::Error) -> Self {
+        let code = error
+            .downcast_ref()
+            .map(|failure: &StartFailure| failure.exit_code);
+        Self::from(error).with_code(code.unwrap_or(NOT_SET_UP))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{PipeReader, pipe},
+    io::{PipeReader, PipeWriter, pipe},
     os::fd::{AsFd, OwnedFd},
     path::Path,
 };
@@ -21,6 +21,7 @@ use super::{
     runtime::{self, Stdio, bundle},
     spec::NetworkMode,
     store::{Containers, Locked},
+    wait,
 };
 
 /// What the supervisor holds of a running container.
@@ -28,7 +29,11 @@ use super::{
 pub(crate) struct Running {
     /// Our side of its terminal.
     pub(crate) terminal: Option<OwnedFd>,
-    /// Where what comes out of it goes, if it is detached.
+    /// Whether a command shows its output, and it ends with that.
+    pub(crate) attached: bool,
+    /// Keeps its standard input open where nobody writes to it.
+    pub(crate) input: Option<PipeWriter>,
+    /// Where what comes out of it goes, if no command shows it.
     pub(crate) log: Option<LogWriter>,
     /// What it writes to standard output and standard error, if that goes to the log.
     pub(crate) output: Option<(PipeReader, PipeReader)>,
@@ -57,6 +62,7 @@ pub(crate) fn bring_up(
     if let Some(netns) = &netns {
         netns::create(netns)?;
     }
+    wait::begin(&containers.exit_path(&record.id))?;
     let bundle_dir = containers.bundle(&record.id);
     let etc = EtcFiles::create(bundle_dir.join("etc"), &hostname)?;
     let files = etc.mounts();
@@ -70,12 +76,16 @@ pub(crate) fn bring_up(
     };
     bundle::write(&bundle_dir, record, &places)?;
 
-    let log = record
-        .spec
-        .detached
-        .then(|| LogWriter::open(&containers.log_path(&record.id)));
+    let log = (!hello.attached).then(|| LogWriter::open(&containers.log_path(&record.id)));
     let log = log.transpose()?;
-    let (stdio, output) = stdio(record.spec.terminal, record.spec.detached, stdin)?;
+    let (stdin, input) = match stdin {
+        None if record.spec.interactive && !record.spec.terminal => {
+            let (read, write) = pipe().context("can't make a pipe")?;
+            (Some(read.into()), Some(write))
+        }
+        stdin => (stdin, None),
+    };
+    let (stdio, output) = stdio(record.spec.terminal, hello.attached, stdin)?;
     let (created, terminal) =
         runtime::create(&record.id, &bundle_dir, &containers.runtime_dir(), stdio)?;
     locked.record.init = Some(Process::of(created.pid())?);
@@ -105,6 +115,8 @@ pub(crate) fn bring_up(
     locked.save()?;
     Ok(Running {
         terminal,
+        attached: hello.attached,
+        input,
         log,
         output,
     })
@@ -114,7 +126,7 @@ type Output = Option<(PipeReader, PipeReader)>;
 
 fn stdio(
     terminal: bool,
-    detached: bool,
+    attached: bool,
     stdin: Option<OwnedFd>,
 ) -> anyhow::Result<(Stdio, Output)> {
     if terminal {
@@ -126,7 +138,7 @@ fn stdio(
             .context("can't open /dev/null")?
             .into(),
     };
-    if detached {
+    if !attached {
         let (stdout_log, stdout) = pipe().context("can't make a pipe")?;
         let (stderr_log, stderr) = pipe().context("can't make a pipe")?;
         let files = Stdio::Files {
@@ -151,7 +163,7 @@ fn stdio(
     ))
 }
 
-fn set_size(terminal: &OwnedFd, hello: Hello) -> anyhow::Result<()> {
+pub(crate) fn set_size(terminal: &OwnedFd, hello: Hello) -> anyhow::Result<()> {
     if hello.rows == 0 || hello.columns == 0 {
         return Ok(());
     }

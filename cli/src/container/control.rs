@@ -18,7 +18,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::process::ProcessHandle;
+use super::{process::ProcessHandle, runtime::Failure};
 
 /// The command's only message, sent before anything is done. Carries standard input, if the container reads it.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
@@ -27,12 +27,14 @@ pub(crate) struct Hello {
     pub(crate) rows: u16,
     /// Size of the user's terminal.
     pub(crate) columns: u16,
+    /// Whether the command stays, to show output and pass on input and signals.
+    pub(crate) attached: bool,
 }
 
 /// What the supervisor says: `Running` or `Failed`, and after `Running` some time `Exited`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) enum Report {
-    /// The program runs. Carries its terminal, if it has one and is not detached.
+    /// The program runs. Carries its terminal, if it has one and the command stays.
     Running,
     /// It could not be started, and nothing of it is left.
     Failed {
@@ -48,6 +50,18 @@ pub(crate) enum Report {
         /// What went wrong while it was taken down.
         trouble: Option<String>,
     },
+}
+
+impl Report {
+    /// That it could not be started, because of an error.
+    pub(crate) fn failed(error: &anyhow::Error) -> Self {
+        Self::Failed {
+            exit_code: error
+                .downcast_ref()
+                .map(|failure: &Failure| failure.exit_code),
+            message: brief(error),
+        }
+    }
 }
 
 /// Longest message, bytes: an error's text is cut to fit.
@@ -228,6 +242,7 @@ mod tests {
             &Hello {
                 rows: 24,
                 columns: 80,
+                attached: true,
             },
             Some(writer),
         )

@@ -27,7 +27,6 @@ use super::{
     control::{Control, Report},
     process::ProcessHandle,
     runtime::Failure,
-    spec::Spec,
     supervisor::PASSED_ON,
 };
 
@@ -71,14 +70,14 @@ pub(crate) fn relay(
     control: &Control,
     signals: &UserSignals,
     terminal: Option<OwnedFd>,
-    spec: &Spec,
+    interactive: bool,
     supervisor: &ProcessHandle,
 ) -> anyhow::Result<Option<Report>> {
     let Some(terminal) = terminal else {
         return wait(control, signals, None, supervisor);
     };
     let terminal = File::from(terminal);
-    if !spec.interactive {
+    if !interactive {
         return wait(control, signals, Some(&terminal), supervisor);
     }
     let _raw = RawMode::enter()?;

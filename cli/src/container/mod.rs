@@ -10,7 +10,8 @@
 //! ```
 //!
 //! - The supervisor is this program, re-executed ([`reexec`]), because the runtime may clone only from
-//!   a process with a single thread. It leads a session of its own, so it survives the terminal.
+//!   a process with a single thread. It leads a session of its own, so it survives the terminal. It
+//!   restarts nothing: [`start()`] makes another one.
 //! - A container in the foreground is tied to its command: signals are passed on, and if the command is
 //!   killed the supervisor stops the container and takes it down.
 //! - The first process dies with its supervisor (`PR_SET_PDEATHSIG`). If the supervisor is killed, what
@@ -27,6 +28,7 @@ mod cgroup;
 mod control;
 mod files;
 mod foreground;
+mod helper;
 mod id;
 mod log;
 mod log_reader;
@@ -35,13 +37,16 @@ mod network;
 mod overlay;
 mod process;
 mod record;
+mod rename;
 mod run;
 mod runtime;
 mod spec;
+mod start;
 mod stop;
 mod store;
 mod supervisor;
 mod teardown;
+mod wait;
 mod watch;
 
 pub use id::Id;
@@ -50,9 +55,12 @@ pub use log_reader::{LogReader, LogWatch, read_log};
 pub use network::{Attached, Network, NetworkFactory};
 pub use process::Process;
 pub use record::{Record, Status};
+pub use rename::rename;
 pub use run::{Started, run};
 pub use runtime::Failure;
 pub use spec::{Limits, NetworkMode, Spec, Volume, parse_memory};
-pub use stop::{remove, stop, tidy};
+pub use start::{Attach, restart, start};
+pub use stop::{kill, remove, stop, tidy};
 pub use store::{Containers, Damaged, Listing};
 pub use supervisor::reexec;
+pub use wait::wait;

@@ -34,7 +34,10 @@ pub struct Record {
     pub spec: Spec,
     /// When it was made, seconds since 1970.
     pub created_unix_s: u64,
-    /// When it ended, seconds since 1970.
+    /// When its program was last started, seconds since 1970; none if it never was.
+    #[serde(default)]
+    pub started_unix_s: Option<u64>,
+    /// When it last ended, seconds since 1970.
     pub finished_unix_s: Option<u64>,
     /// Its state when this was written; [`Record::status`] observes.
     status: Status,
@@ -89,6 +92,7 @@ impl Record {
             layer,
             spec,
             created_unix_s: now_unix_s(),
+            started_unix_s: None,
             finished_unix_s: None,
             status: Status::Created,
             init: None,
@@ -131,8 +135,23 @@ impl Record {
         self.init.as_ref().is_some_and(Process::is_alive)
     }
 
+    /// From here on this process is about to start it once more. How it ended before is kept until it
+    /// runs, and so for good if it can't be started.
+    pub(crate) fn set_starting(&mut self) -> anyhow::Result<()> {
+        // One that was started by a version that did not write that down.
+        self.started_unix_s.get_or_insert(self.created_unix_s);
+        self.status = Status::Created;
+        self.supervisor = Process::current()?;
+        self.init = None;
+        self.endpoints = Value::Null;
+        self.torn_down = false;
+        Ok(())
+    }
+
     pub(crate) fn set_running(&mut self) {
         self.status = Status::Running;
+        self.started_unix_s = Some(now_unix_s());
+        (self.finished_unix_s, self.exit_code, self.error) = (None, None, None);
     }
 
     pub(crate) fn set_exited(&mut self, exit_code: Option<u8>) {
@@ -249,5 +268,12 @@ mod tests {
             (record.status(), record.exit_code),
             (Status::Exited, Some(3))
         );
+        record.set_starting().unwrap();
+        assert_eq!(
+            (record.status(), record.exit_code, record.pid()),
+            (Status::Created, Some(3), None)
+        );
+        record.set_running();
+        assert_eq!((record.exit_code, record.finished_unix_s), (None, None));
     }
 }

@@ -1,24 +1,18 @@
 //! Runs a container.
 
 use std::{
-    io::{IsTerminal, stdin, stdout},
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::process::CommandExt,
-    },
-    path::Path,
-    process::{Child, Command, Stdio},
+    ffi::OsStr,
+    io::{IsTerminal, stdin},
 };
 
-use anyhow::{Context, anyhow, bail};
-use rustix::termios::tcgetwinsize;
+use anyhow::{anyhow, bail};
 
 use super::{
     NetworkFactory,
-    control::{Control, Hello, Report},
-    foreground::{self, UserSignals},
+    control::Report,
+    foreground::UserSignals,
+    helper::{Helper, Relayed},
     id::Id,
-    process::ProcessHandle,
     record::Record,
     runtime::{self, Failure},
     spec::Spec,
@@ -47,7 +41,7 @@ pub enum Started {
 /// Runs a container and, unless it is detached, waits for its end: its input and output are this
 /// process's, and signals are passed on to it.
 ///
-/// After an error nothing is left of the container. An error that holds a [`Failure`] knows the exit code.
+/// After an error nothing of the container is left if it never ran. An error that holds a [`Failure`] knows the exit code.
 pub fn run(
     containers: &Containers,
     spec: Spec,
@@ -57,125 +51,97 @@ pub fn run(
     spec.check()?;
     privilege::check("starting a container", privilege::TO_START_CONTAINERS)?;
     let detached = spec.detached;
-    if spec.terminal && spec.interactive && !detached && !stdin().is_terminal() {
-        bail!("standard input is not a terminal: leave out -t");
-    }
+    let means = Means {
+        attached: !detached,
+        reads: spec.interactive && !detached,
+    };
+    means.check(spec.terminal)?;
     let image = spec.image.clone();
     let layer = containers.images().layer(&image)?;
     // Held from here on, so that Ctrl-C ends the container and not the command alone.
-    let signals = if detached {
-        None
-    } else {
-        Some(UserSignals::hold()?)
-    };
+    let signals = means.hold_signals()?;
     let record = Record::new(Id::random()?, layer.id.clone(), spec)?;
     containers.create(&record)?;
     drop(layer);
+    launch(containers, &record, means, signals.as_ref(), make_network)
+}
 
-    let started = supervise(containers, &record);
-    let (control, mut supervisor, report, terminal) = match started {
-        Ok(started) => started,
-        Err(error) => return Err(give_up(containers, &record.id, make_network, error)),
-    };
-    match report {
+/// What the user has to do with what is started.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Means {
+    /// Whether its output is shown, signals are passed on and its end is waited for.
+    pub(crate) attached: bool,
+    /// Whether it reads what the user types.
+    pub(crate) reads: bool,
+}
+
+impl Means {
+    /// Refuses to read for a terminal what is typed nowhere.
+    pub(crate) fn check(self, terminal: bool) -> anyhow::Result<()> {
+        if terminal && self.reads && !stdin().is_terminal() {
+            bail!("standard input is not a terminal: leave out -t");
+        }
+        Ok(())
+    }
+
+    /// Holds signals back for what is started, unless it goes on by itself.
+    pub(crate) fn hold_signals(self) -> anyhow::Result<Option<UserSignals>> {
+        self.attached.then(UserSignals::hold).transpose()
+    }
+}
+
+/// Starts a recorded container and, with `signals` held, waits for its end.
+pub(crate) fn launch(
+    containers: &Containers,
+    record: &Record,
+    means: Means,
+    signals: Option<&UserSignals>,
+    make_network: &NetworkFactory<'_>,
+) -> anyhow::Result<Started> {
+    let (id, name) = (&record.id, &record.name);
+    let give_up = |error| give_up(containers, id, make_network, error);
+    let args = [
+        OsStr::new(SUPERVISE),
+        containers.root().as_os_str(),
+        containers.run_root().as_os_str(),
+        OsStr::new(id.as_str()),
+    ];
+    let reads = means.reads && !record.spec.terminal;
+    let mut supervisor = Helper::start(&args, means.attached, reads).map_err(give_up)?;
+    match supervisor.report.take() {
         Some(Report::Running) => {}
         Some(Report::Failed { exit_code, message }) => {
-            supervisor.wait().context("can't wait for the supervisor")?;
-            return Err(match exit_code {
-                Some(exit_code) => Failure { exit_code, message }.into(),
-                None => anyhow!(message),
-            });
+            supervisor.wait()?;
+            return Err(Failure::error(exit_code, message));
         }
         Some(Report::Exited { .. }) | None => {
-            supervisor.wait().context("can't wait for the supervisor")?;
-            let error = anyhow!("the supervisor of container {} was killed", record.name);
-            return Err(give_up(containers, &record.id, make_network, error));
+            supervisor.wait()?;
+            return Err(give_up(anyhow!(
+                "the supervisor of container {name} was killed"
+            )));
         }
     }
     let Some(signals) = signals else {
-        return Ok(Started::Detached(record.id));
+        return Ok(Started::Detached(id.clone()));
     };
-    let exited = ProcessHandle::of_child(&supervisor).and_then(|supervisor| {
-        foreground::relay(&control, &signals, terminal, &record.spec, &supervisor)
-    });
-    if let Ok(Some(Report::Exited { exit_code, trouble })) = exited {
-        supervisor.wait().context("can't wait for the supervisor")?;
-        return Ok(Started::Finished {
-            id: record.id,
+    match supervisor.relay(signals, means.reads)? {
+        Relayed::Exited { exit_code, trouble } => Ok(Started::Finished {
+            id: id.clone(),
             exit_code,
             trouble,
-        });
-    }
-    // If it lives, this tells it to end the container and take it down.
-    drop(control);
-    let status = supervisor.wait().context("can't wait for the supervisor")?;
-    let error = exited.err().unwrap_or_else(|| {
-        anyhow!(
-            "the supervisor of container {} ended early: {status}",
-            record.name
-        )
-    });
-    if status.success() {
-        Err(error)
-    } else {
-        Err(give_up(containers, &record.id, make_network, error))
+        }),
+        Relayed::Lost { status, error } => {
+            let ended = || anyhow!("the supervisor of container {name} ended early: {status}");
+            let error = error.unwrap_or_else(ended);
+            Err(match status.success() {
+                true => error,
+                false => give_up(error),
+            })
+        }
     }
 }
 
-type Supervised = (Control, Child, Option<Report>, Option<OwnedFd>);
-
-/// Starts the supervisor and waits until it says how the start went.
-fn supervise(containers: &Containers, record: &Record) -> anyhow::Result<Supervised> {
-    let (control, theirs) = Control::pair()?;
-    let detached = record.spec.detached;
-    let output = || {
-        if detached {
-            Stdio::null()
-        } else {
-            Stdio::inherit()
-        }
-    };
-    let mut supervisor = Command::new("/proc/self/exe")
-        .arg0("mydocker")
-        .arg(SUPERVISE)
-        .args([containers.root(), containers.run_root(), Path::new(record.id.as_str())])
-        // These would pass files of whoever started us on to the container.
-        .env_remove("LISTEN_FDS")
-        .env_remove("LISTEN_PID")
-        .current_dir("/")
-        .stdin(theirs.into_fd())
-        .stdout(output())
-        .stderr(output())
-        .spawn()
-        .context("can't start a supervisor")?;
-    let size = tcgetwinsize(stdout()).ok();
-    let hello = Hello {
-        rows: size.map_or(0, |s| s.ws_row),
-        columns: size.map_or(0, |s| s.ws_col),
-    };
-    let reads = record.spec.interactive && !record.spec.terminal;
-    let asked = control
-        .send(
-            &hello,
-            reads
-                .then(|| stdin().as_fd().try_clone_to_owned())
-                .transpose()?,
-        )
-        .and_then(|()| control.receive_from::<Report>(&ProcessHandle::of_child(&supervisor)?));
-    let (report, terminal) = match asked {
-        Ok(Some((report, terminal))) => (Some(report), terminal),
-        Ok(None) => (None, None),
-        Err(error) => {
-            // It has nobody to report to any more, so it undoes what it did and ends.
-            drop(control);
-            supervisor.wait().context("can't wait for the supervisor")?;
-            return Err(error);
-        }
-    };
-    Ok((control, supervisor, report, terminal))
-}
-
-/// Takes down what a dead supervisor left of a container that should not be there.
+/// Takes down what a dead supervisor left of a container.
 fn give_up(
     containers: &Containers,
     id: &Id,
@@ -183,7 +149,7 @@ fn give_up(
     error: anyhow::Error,
 ) -> anyhow::Error {
     let clean_up = || match containers.lock(id)? {
-        Some(locked) => undo(containers, locked, make_network),
+        Some(locked) => undo(containers, locked, make_network, &error),
         None => Ok(()),
     };
     match clean_up() {

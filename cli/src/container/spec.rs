@@ -39,9 +39,9 @@ pub struct Spec {
     pub limits: Limits,
     /// Whether it gets a terminal of its own (`-t`).
     pub terminal: bool,
-    /// Whether it reads what we read (`-i`).
+    /// Whether it reads what we read (`-i`); nothing comes, and no end either, while it is in the background.
     pub interactive: bool,
-    /// Whether it outlives the command that starts it (`-d`): its output goes to a log.
+    /// Whether it was to outlive the command that ran it (`-d`): its output goes to a log.
     pub detached: bool,
     /// Whether every trace of it goes when it ends.
     pub auto_remove: bool,
@@ -142,9 +142,6 @@ impl Spec {
         }
         for volume in &self.volumes {
             volume.check()?;
-        }
-        if self.detached && self.interactive && !self.terminal {
-            bail!("a detached container has nobody to read from: leave out -i or -d");
         }
         self.limits.check()
     }

@@ -98,8 +98,57 @@ pub fn tidy(
     Ok(tidied)
 }
 
+/// A container that has ended, taken down and locked; none if it runs, is being made, or is gone.
+pub(crate) fn take_over(
+    containers: &Containers,
+    id: &Id,
+    make_network: &NetworkFactory<'_>,
+) -> anyhow::Result<Option<Locked>> {
+    loop {
+        let Some(locked) = containers.lock(id)? else {
+            return Ok(None);
+        };
+        if locked.record.status() != Status::Exited {
+            return Ok(None);
+        }
+        if locked.record.torn_down {
+            return Ok(Some(locked));
+        }
+        let Some(supervisor) = locked.record.supervisor.open()? else {
+            return settle(containers, locked, None, Duration::ZERO, make_network);
+        };
+        let record = locked.record.clone();
+        drop(locked);
+        await_supervisor(&record, &supervisor)?;
+    }
+}
+
+/// Sends a signal to a container's first process. After SIGKILL it is dead and taken down, as after
+/// [`stop`].
+pub fn kill(
+    containers: &Containers,
+    id: &Id,
+    signal: Signal,
+    make_network: &NetworkFactory<'_>,
+) -> anyhow::Result<()> {
+    privilege::check("signalling a container", privilege::TO_END_CONTAINERS)?;
+    let record = containers
+        .load(id)?
+        .with_context(|| format!("no container {id}"))?;
+    let name = &record.name;
+    let init = record.init.as_ref().map(Process::open).transpose()?;
+    let Some(init) = init.flatten() else {
+        bail!("container {name} does not run");
+    };
+    if signal == Signal::KILL {
+        return stop(containers, id, Duration::ZERO, make_network).map(drop);
+    }
+    init.signal(signal)
+        .with_context(|| format!("can't signal container {name}"))
+}
+
 /// Stops a container and keeps the lock on what is left of it.
-fn stop_and_keep(
+pub(crate) fn stop_and_keep(
     containers: &Containers,
     id: &Id,
     timeout: Duration,
@@ -108,10 +157,10 @@ fn stop_and_keep(
     let deadline = Instant::now() + SUPERVISOR_WAIT_MAX;
     loop {
         // While its supervisor starts it or takes it down, that one holds the lock.
-        let Some(mut locked) = containers.lock(id)? else {
+        let Some(locked) = containers.lock(id)? else {
             return Ok(None);
         };
-        let record = &mut locked.record;
+        let record = &locked.record;
         let init = record
             .init
             .as_ref()
@@ -122,18 +171,7 @@ fn stop_and_keep(
             if record.torn_down {
                 return Ok(Some(locked));
             }
-            // Nobody else needs the lock now.
-            end(record, init.as_ref(), timeout)?;
-            let torn_down = teardown(containers, record, make_network);
-            record.set_exited(None);
-            let goes = record.spec.auto_remove && torn_down.is_ok();
-            if goes {
-                containers.forget(locked)?;
-                return Ok(None);
-            }
-            locked.save()?;
-            torn_down?;
-            return Ok(Some(locked));
+            return settle(containers, locked, init.as_ref(), timeout, make_network);
         };
         let record = record.clone();
         drop(locked);
@@ -141,13 +179,7 @@ fn stop_and_keep(
         let (name, process) = (&record.name, record.supervisor.pid);
         let started = record.init.is_some();
         if started {
-            if !supervisor.wait(SUPERVISOR_WAIT_MAX)? {
-                bail!(
-                    "container {name} is dead, but its supervisor (process {process}) has not taken it down \
-                     for {} s: kill that process and try again",
-                    SUPERVISOR_WAIT_MAX.as_secs()
-                );
-            }
+            await_supervisor(&record, &supervisor)?;
         } else if Instant::now() > deadline {
             bail!(
                 "container {name} is still being made by process {process}: kill that process and try again"
@@ -156,6 +188,42 @@ fn stop_and_keep(
             thread::sleep(START_POLL);
         }
     }
+}
+
+/// Ends and takes down a container that has no supervisor any more, so that nobody else needs the lock.
+fn settle(
+    containers: &Containers,
+    mut locked: Locked,
+    init: Option<&ProcessHandle>,
+    timeout: Duration,
+    make_network: &NetworkFactory<'_>,
+) -> anyhow::Result<Option<Locked>> {
+    let record = &mut locked.record;
+    end(record, init, timeout)?;
+    let torn_down = teardown(containers, record, make_network);
+    record.set_exited(None);
+    let goes = record.spec.auto_remove && torn_down.is_ok();
+    if goes {
+        containers.forget(locked)?;
+        return Ok(None);
+    }
+    locked.save()?;
+    torn_down?;
+    Ok(Some(locked))
+}
+
+/// Waits until the supervisor has taken down its container, which is dead.
+fn await_supervisor(record: &Record, supervisor: &ProcessHandle) -> anyhow::Result<()> {
+    if supervisor.wait(SUPERVISOR_WAIT_MAX)? {
+        return Ok(());
+    }
+    bail!(
+        "container {} is dead, but its supervisor (process {}) has not taken it down for {} s: kill that \
+         process and try again",
+        record.name,
+        record.supervisor.pid,
+        SUPERVISOR_WAIT_MAX.as_secs()
+    )
 }
 
 fn end(record: &Record, init: Option<&ProcessHandle>, timeout: Duration) -> anyhow::Result<()> {

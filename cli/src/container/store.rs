@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use mydocker_core::ContainerName;
 
 use super::{id::Id, overlay::Overlay, record::Record};
@@ -110,9 +110,19 @@ impl Containers {
         self.run_root.join(NAMESPACES).join(id.as_str())
     }
 
+    /// Where a container's root filesystem shows while it runs.
+    pub fn root_of(&self, id: &Id) -> PathBuf {
+        self.overlay(id).merged()
+    }
+
     /// A container's log: `<root>/containers/ID/ID-json.log`, JSON lines of `log`, `stream`, `time`.
     pub fn log_path(&self, id: &Id) -> PathBuf {
         self.dir(id).join(format!("{id}-json.log"))
+    }
+
+    /// Where a container's last exit code is kept for those who wait for it, also when it is removed.
+    pub(crate) fn exit_path(&self, id: &Id) -> PathBuf {
+        self.dir(id).join("exit")
     }
 
     /// Every container.
@@ -172,11 +182,7 @@ impl Containers {
         let (records, _lock) = self.lock_table()?;
         sweep(&records)?;
         if let Some(other) = self.by_name(&record.name)? {
-            bail!(
-                "the name `{}` is taken by container {}: remove that or choose another",
-                record.name,
-                other.id
-            );
+            return Err(name_is_taken(&record.name, &other.id));
         }
         let id = record.id.as_str();
         if records.open_dir(id)?.is_some() {
@@ -193,6 +199,19 @@ impl Containers {
             remove_tree(&records.path_of(&new))?;
         }
         Ok(made?)
+    }
+
+    /// Calls a container otherwise, unless the name is taken.
+    pub(crate) fn rename(&self, locked: &mut Locked, name: &ContainerName) -> anyhow::Result<()> {
+        let (_records, _lock) = self.lock_table()?;
+        if let Some(other) = self.by_name(name)?
+            && other.id != locked.record.id
+        {
+            return Err(name_is_taken(name, &other.id));
+        }
+        locked.record.name = name.clone();
+        locked.record.spec.name = Some(name.clone());
+        locked.save()
     }
 
     /// Keeps others from changing a container. None if there is no such container.
@@ -339,6 +358,10 @@ impl Locked {
         let text = self.record.to_json()?;
         Ok(self.held.dir.replace(CONFIG, &text, Durability::Disk)?)
     }
+}
+
+fn name_is_taken(name: &ContainerName, by: &Id) -> anyhow::Error {
+    anyhow!("the name `{name}` is taken by container {by}: remove that or choose another")
 }
 
 /// How the name of a directory begins that is half made, or half removed.

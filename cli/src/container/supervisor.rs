@@ -17,9 +17,9 @@ use super::{
     overlay::MadeDirs,
     process::Process,
     record::Record,
-    runtime::Failure,
     store::Containers,
     teardown::{teardown, undo},
+    wait,
     watch::{Ended, watch},
 };
 
@@ -41,13 +41,13 @@ pub fn reexec(make_network: &NetworkFactory<'_>) -> Option<ExitCode> {
             .map(PathBuf::from)
             .context("an argument is missing")
     };
-    let mut supervised = || -> anyhow::Result<()> {
+    let mut worked = || -> anyhow::Result<()> {
         let (root, run_root, id) = (path()?, path()?, path()?);
         let id = id.to_str().unwrap_or_default().parse()?;
         supervise(&Containers::open(&root, &run_root)?, &id, make_network)
     };
     // Whatever could be said was said over the control line.
-    Some(if supervised().is_ok() {
+    Some(if worked().is_ok() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -82,14 +82,8 @@ fn supervise(
             make_network,
         ),
         Err(error) => {
-            let failed = Report::Failed {
-                exit_code: error
-                    .downcast_ref()
-                    .map(|failure: &Failure| failure.exit_code),
-                message: brief(&error),
-            };
             // Nobody may be left to hear it.
-            control.send(&failed, None::<OwnedFd>)?;
+            control.send(&Report::failed(&error), None::<OwnedFd>)?;
             Err(error)
         }
     }
@@ -114,12 +108,11 @@ fn start(
     let mut made_dirs = MadeDirs::default();
     let running = bring_up(containers, &mut locked, make_network, &mut made_dirs, hello).and_then(
         |mut running| {
-            // A detached container's terminal stays here and feeds the log.
-            let detached = locked.record.spec.detached;
-            let terminal = if detached {
-                None
-            } else {
+            // Where no command shows it, the terminal stays here and feeds the log.
+            let terminal = if running.attached {
                 running.terminal.take()
+            } else {
+                None
             };
             control.send(&Report::Running, terminal)?;
             Ok(running)
@@ -127,7 +120,7 @@ fn start(
     );
     match running {
         Ok(running) => Ok((locked.record.clone(), running)),
-        Err(error) => Err(match undo(containers, locked, make_network) {
+        Err(error) => Err(match undo(containers, locked, make_network, &error) {
             Ok(()) => {
                 made_dirs.take_back();
                 error
@@ -170,11 +163,12 @@ fn finish(
     };
     let torn_down = teardown(containers, &mut locked.record, make_network);
     locked.record.set_exited(Some(ended.exit_code));
+    let told = wait::end(&containers.exit_path(id), ended.exit_code);
     if locked.record.spec.auto_remove && torn_down.is_ok() {
         return containers.forget(locked);
     }
-    let trouble = ended.trouble.iter().chain(&locked.record.error);
-    let trouble: Vec<_> = trouble.map(String::as_str).collect();
+    let trouble = ended.trouble.iter().chain(&locked.record.error).cloned();
+    let trouble: Vec<_> = trouble.chain(told.err().as_ref().map(brief)).collect();
     locked.record.error = (!trouble.is_empty()).then(|| trouble.join("; "));
     locked.save()?;
     torn_down

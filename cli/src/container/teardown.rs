@@ -35,17 +35,22 @@ pub(crate) fn teardown(
     torn_down.with_context(|| format!("container {} is not taken down whole", record.name))
 }
 
-/// Takes a container down that should not be there, and removes it. If that fails its record stays.
+/// Takes a container down that could not be started, or not watched over, and `why`. Nobody has seen one
+/// that never ran, so it is removed; so is one that goes when it ends. If that fails its record stays.
 pub(crate) fn undo(
     containers: &Containers,
     mut locked: Locked,
     make_network: &NetworkFactory<'_>,
+    why: &anyhow::Error,
 ) -> anyhow::Result<()> {
     let torn_down = teardown(containers, &mut locked.record, make_network);
-    if torn_down.is_ok() {
+    let record = &mut locked.record;
+    let goes = record.started_unix_s.is_none() || record.spec.auto_remove;
+    if torn_down.is_ok() && goes {
         return containers.forget(locked);
     }
-    locked.record.set_exited(None);
+    record.set_exited(None);
+    record.error.get_or_insert_with(|| brief(why));
     locked.save()?;
     torn_down
 }

@@ -43,11 +43,12 @@ pub(crate) struct Ended {
 /// Writes the log and passes signals on until the container has ended.
 pub(crate) fn watch(
     record: &Record,
-    running: Running,
+    mut running: Running,
     signals: Signals,
     control: &Control,
 ) -> Ended {
     let mut trouble = Vec::new();
+    let (attached, input) = (running.attached, running.input.take());
     let logs = start_logs(running).unwrap_or_else(|error| {
         trouble.push(brief(&error));
         Vec::new()
@@ -55,13 +56,15 @@ pub(crate) fn watch(
     let helped = record
         .init
         .as_ref()
-        .map(|init| help(record, init, signals, control))
+        .map(|init| help(init, attached, signals, control))
         .transpose();
     trouble.extend(helped.err().as_ref().map(brief));
     let exit_code = wait(record.init.as_ref()).unwrap_or_else(|error| {
         trouble.push(brief(&error));
         u8::MAX
     });
+    // Nobody ever wrote to it: it was kept so that reading it does not end.
+    drop(input);
     // With the first process everything in its pid namespace has died, so the output ends here.
     for log in logs {
         match log.join() {
@@ -95,15 +98,15 @@ fn start_logs(running: Running) -> anyhow::Result<Vec<LogThread>> {
     Ok(threads)
 }
 
-/// Starts the threads that pass signals on, and that notice when the command is gone.
-fn help(
-    record: &Record,
+/// Starts the threads that pass signals on to `init`, and that notice when the command is gone that
+/// it is `attached` to.
+pub(crate) fn help(
     init: &Process,
+    attached: bool,
     mut signals: Signals,
     control: &Control,
 ) -> anyhow::Result<()> {
-    let foreground = !record.spec.detached;
-    if foreground && let Some(init) = init.open()? {
+    if attached && let Some(init) = init.open()? {
         let control = control.try_clone()?;
         spawn(move || {
             // The command says nothing more: an answer means that it is gone.
@@ -112,7 +115,7 @@ fn help(
         })?;
     }
     if let Some(init) = init.open()? {
-        spawn(move || pass_on(&mut signals, &init, foreground))?;
+        spawn(move || pass_on(&mut signals, &init, attached))?;
     }
     Ok(())
 }
@@ -133,12 +136,12 @@ fn end(init: &ProcessHandle) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn pass_on(signals: &mut Signals, init: &ProcessHandle, foreground: bool) -> anyhow::Result<()> {
+fn pass_on(signals: &mut Signals, init: &ProcessHandle, attached: bool) -> anyhow::Result<()> {
     let mut requests_to_end = 0;
     // SIGPIPE is held only so that a write to nobody fails and does not kill us.
     for signal in signals.forever().filter(|&signal| signal != SIGPIPE) {
         requests_to_end += u32::from(signal == SIGINT || signal == SIGTERM);
-        let signal = if foreground && requests_to_end >= REQUESTS_TO_END_MAX {
+        let signal = if attached && requests_to_end >= REQUESTS_TO_END_MAX {
             Signal::KILL
         } else {
             Signal::from_named_raw(signal).context("a signal without a name")?
@@ -148,7 +151,8 @@ fn pass_on(signals: &mut Signals, init: &ProcessHandle, foreground: bool) -> any
     Ok(())
 }
 
-fn wait(init: Option<&Process>) -> anyhow::Result<u8> {
+/// Waits for a child of ours: its exit code, or 128 + the signal that killed it.
+pub(crate) fn wait(init: Option<&Process>) -> anyhow::Result<u8> {
     let pid = init
         .and_then(|init| Pid::from_raw(init.pid))
         .context("the container has no process")?;

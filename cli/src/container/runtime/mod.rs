@@ -17,7 +17,7 @@ pub(crate) use absent::{check, create};
 #[cfg(feature = "containers")]
 pub(crate) use youki::{check, create};
 
-/// What a container's first process reads from and writes to.
+/// What a container's process reads from and writes to.
 #[derive(Debug)]
 #[cfg_attr(
     not(feature = "containers"),
@@ -46,4 +46,14 @@ pub struct Failure {
     pub exit_code: u8,
     /// What went wrong.
     pub message: String,
+}
+
+impl Failure {
+    /// An error with this exit code, if there is one.
+    pub(crate) fn error(exit_code: Option<u8>, message: String) -> anyhow::Error {
+        match exit_code {
+            Some(exit_code) => Self { exit_code, message }.into(),
+            None => anyhow::Error::msg(message),
+        }
+    }
 }
