@@ -32,7 +32,7 @@ pub(crate) fn double_dashes(args: impl Iterator<Item = OsString>) -> Vec<OsStrin
         }
         if !text.starts_with('-') {
             out.push(arg);
-            if command.get_name() == "run" {
+            if ["run", "exec"].contains(&command.get_name()) {
                 break;
             }
             continue;
@@ -141,6 +141,10 @@ mod tests {
             (
                 "mydocker -root /a run --dry-run -net b i -it",
                 "mydocker --root /a run --dry-run --net b i -it",
+            ),
+            (
+                "mydocker exec -it -user 0 web sh -user",
+                "mydocker exec -it --user 0 web sh -user",
             ),
             (
                 "mydocker run --net b -- i -net",

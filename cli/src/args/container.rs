@@ -1,8 +1,10 @@
 //! The arguments of the commands that are about containers.
 
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use clap::Args;
+use mydocker::container::User;
 use mydocker_core::ContainerName;
 use rustix::process::Signal;
 
@@ -95,6 +97,38 @@ pub(crate) struct Rename {
     pub(crate) container: String,
     /// What to call it
     pub(crate) name: ContainerName,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// Keep standard input open
+    #[arg(long, short)]
+    pub(crate) interactive: bool,
+    /// Give the command a terminal
+    #[arg(long, short)]
+    pub(crate) tty: bool,
+    /// Let it run by itself; nobody sees its output
+    #[arg(long, short)]
+    pub(crate) detach: bool,
+    /// Set an environment variable
+    #[arg(long, short, value_name = "K=V")]
+    pub(crate) env: Vec<String>,
+    /// Start in this directory
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) workdir: Option<PathBuf>,
+    /// Run as this user
+    #[arg(long, short, value_name = "UID[:GID]")]
+    pub(crate) user: Option<User>,
+    /// A name, id or unique prefix of an id
+    pub(crate) container: String,
+    /// The command and its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
+    pub(crate) command: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -4,7 +4,7 @@ mod container;
 mod network;
 mod run;
 
-pub(crate) use container::{Kill, Logs, Ps, Remove, Rename, Restart, Start, Stop, Wait};
+pub(crate) use container::{Exec, Kill, Logs, Ps, Remove, Rename, Restart, Start, Stop, Wait};
 pub(crate) use network::{
     ChangePorts, Check, Connect, Create, Df, Disconnect, Inspect, List, ListPorts, Log,
     NetworkCommand, PortCommand, Prune, RemoveNetworks, Repair,
@@ -53,7 +53,7 @@ Exit codes say what the kernel holds now:
   2  what it held before: the command line was wrong
   3  what it held before: something failed and was rolled back
   4  leftovers: `mydocker network list` still works, and every command tries again to remove them
-  `run` and `start --attach` exit as the container does; 125 if a container could not be set
+  `run`, `start --attach` and `exec` exit as their command does; 125 if a container could not be set
   up, 126 if the command can't be executed, 127 if it was not found.";
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -79,6 +79,8 @@ pub(crate) enum Command {
     Rm(Lazy<Remove>),
     /// Print what a container in the background wrote
     Logs(Lazy<Logs>),
+    /// Run another command in a container that runs
+    Exec(Lazy<Exec>),
     /// Start containers that have ended, in the background
     Start(Lazy<Start>),
     /// Stop containers and start them again

@@ -3,6 +3,7 @@
 mod container;
 mod each;
 mod endpoints;
+mod exec;
 mod logs;
 mod network;
 mod port;
@@ -46,6 +47,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Stop(stop) => container::stop(&app, &stop).map(|()| ExitCode::SUCCESS),
         Command::Rm(rm) => container::rm(&app, &rm).map(|()| ExitCode::SUCCESS),
         Command::Logs(logs) => logs::logs(&app, &logs).map(|()| ExitCode::SUCCESS),
+        Command::Exec(exec) => exec::exec(&app, exec.0),
         Command::Start(start) => start::start(&app, &start),
         Command::Restart(args) => container::restart(&app, &args).map(|()| ExitCode::SUCCESS),
         Command::Kill(kill) => container::kill(&app, &kill).map(|()| ExitCode::SUCCESS),

@@ -12,6 +12,8 @@
 //! - The supervisor is this program, re-executed ([`reexec`]), because the runtime may clone only from
 //!   a process with a single thread. It leads a session of its own, so it survives the terminal. It
 //!   restarts nothing: [`start()`] makes another one.
+//! - Another program in a container ([`exec()`]) has such a helper, too, which dies with its command, or,
+//!   in the background, ends at once.
 //! - A container in the foreground is tied to its command: signals are passed on, and if the command is
 //!   killed the supervisor stops the container and takes it down.
 //! - The first process dies with its supervisor (`PR_SET_PDEATHSIG`). If the supervisor is killed, what
@@ -26,6 +28,7 @@
 mod bring_up;
 mod cgroup;
 mod control;
+mod exec;
 mod files;
 mod foreground;
 mod helper;
@@ -49,6 +52,7 @@ mod teardown;
 mod wait;
 mod watch;
 
+pub use exec::{Exec, Executed, User, exec};
 pub use id::Id;
 pub use log::{LogLine, Stream};
 pub use log_reader::{LogReader, LogWatch, read_log};

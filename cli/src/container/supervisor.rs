@@ -13,6 +13,7 @@ use super::{
     NetworkFactory,
     bring_up::{Running, bring_up},
     control::{Control, Hello, Report, brief},
+    exec::{EXECUTE, execute},
     id::Id,
     overlay::MadeDirs,
     process::Process,
@@ -33,7 +34,8 @@ pub(crate) const PASSED_ON: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR
 /// if the arguments name one, and answers what to exit with.
 pub fn reexec(make_network: &NetworkFactory<'_>) -> Option<ExitCode> {
     let mut args = env::args_os().skip(1);
-    if args.next()? != SUPERVISE {
+    let work = args.next()?;
+    if work != SUPERVISE && work != EXECUTE {
         return None;
     }
     let mut path = || {
@@ -44,7 +46,11 @@ pub fn reexec(make_network: &NetworkFactory<'_>) -> Option<ExitCode> {
     let mut worked = || -> anyhow::Result<()> {
         let (root, run_root, id) = (path()?, path()?, path()?);
         let id = id.to_str().unwrap_or_default().parse()?;
-        supervise(&Containers::open(&root, &run_root)?, &id, make_network)
+        let containers = Containers::open(&root, &run_root)?;
+        match work == EXECUTE {
+            true => execute(&containers, &id, &path()?),
+            false => supervise(&containers, &id, make_network),
+        }
     };
     // Whatever could be said was said over the control line.
     Some(if worked().is_ok() {

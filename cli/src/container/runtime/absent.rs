@@ -38,3 +38,16 @@ pub(crate) fn create(
     check()?;
     bail!("there is no runtime")
 }
+
+/// Refuses.
+pub(crate) fn exec(
+    _id: &Id,
+    _bundle: &Path,
+    _state_root: &Path,
+    _request: &Path,
+    _stdio: Stdio,
+    _tied: bool,
+) -> anyhow::Result<(i32, Option<OwnedFd>)> {
+    check()?;
+    bail!("there is no runtime")
+}

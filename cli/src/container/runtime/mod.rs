@@ -4,6 +4,7 @@
 //! The two have the same functions, and nothing else depends on the feature.
 
 pub(crate) mod bundle;
+pub(crate) mod process;
 
 #[cfg(not(feature = "containers"))]
 mod absent;
@@ -13,9 +14,9 @@ mod youki;
 use std::os::fd::OwnedFd;
 
 #[cfg(not(feature = "containers"))]
-pub(crate) use absent::{check, create};
+pub(crate) use absent::{check, create, exec};
 #[cfg(feature = "containers")]
-pub(crate) use youki::{check, create};
+pub(crate) use youki::{check, create, exec};
 
 /// What a container's process reads from and writes to.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 //! a single thread. The supervisor does so, before it starts its own threads.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{ErrorKind, PipeReader, PipeWriter, Read, Write, pipe},
     os::{
         fd::{AsRawFd, OwnedFd},
@@ -23,7 +23,7 @@ use libcontainer::{
     syscall::syscall::SyscallType,
     workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError},
 };
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{Signal, WaitOptions, set_parent_process_death_signal, waitpid};
 
 use super::{Failure, Stdio};
 use crate::container::{
@@ -32,7 +32,9 @@ use crate::container::{
     process::{Process, ProcessHandle},
 };
 
-const CONSOLE_SOCKET: &str = "console.sock";
+/// Where a container, and another program in one, offers its terminal, in the bundle.
+const CONSOLE: &str = "console.sock";
+const EXEC_CONSOLE: &str = "exec-console.sock";
 
 /// A container that is complete but for its program, which waits to be started.
 #[derive(Debug)]
@@ -53,24 +55,28 @@ impl Created {
         self.container
             .start()
             .context("can't start the container")?;
-        // The other end closes when the program is executed, or says why it can't be.
-        let mut text = String::new();
-        self.failure
-            .read_to_string(&mut text)
-            .context("can't hear the container")?;
-        match text.split_once(' ') {
-            Some((code, message)) => {
-                let exit_code = code
-                    .parse()
-                    .context("the container failed without saying how")?;
-                Err(Failure {
-                    exit_code,
-                    message: message.to_owned(),
-                }
-                .into())
+        hear(self.failure)
+    }
+}
+
+/// Returns when the program was executed, which closes the other end, or with the reason why it can't be.
+fn hear(mut failure: PipeReader) -> anyhow::Result<()> {
+    let mut text = String::new();
+    failure
+        .read_to_string(&mut text)
+        .context("can't hear the container")?;
+    match text.split_once(' ') {
+        Some((code, message)) => {
+            let exit_code = code
+                .parse()
+                .context("the container failed without saying how")?;
+            Err(Failure {
+                exit_code,
+                message: message.to_owned(),
             }
-            None => Ok(()),
+            .into())
         }
+        None => Ok(()),
     }
 }
 
@@ -86,37 +92,8 @@ pub(crate) fn create(
     state_root: &Path,
     stdio: Stdio,
 ) -> anyhow::Result<(Created, Option<OwnedFd>)> {
-    let (failure, failed) = pipe().context("can't make a pipe")?;
-    let this = Process::current()?
-        .open()?
-        .context("this process is gone")?;
-    let builder = ContainerBuilder::new(id.as_str().to_owned(), SyscallType::default())
-        .with_executor(Launcher {
-            failed: Arc::new(failed),
-            supervisor: Arc::new(this),
-        })
-        .with_root_path(state_root)
-        .context("can't use the runtime's state directory")?;
-    let (builder, console) = match stdio {
-        Stdio::Terminal => {
-            let console = listen(bundle)?;
-            (
-                builder.with_console_socket(Some(bundle.join(CONSOLE_SOCKET))),
-                Some(console),
-            )
-        }
-        Stdio::Files {
-            stdin,
-            stdout,
-            stderr,
-        } => (
-            builder
-                .with_stdin(stdin)
-                .with_stdout(stdout)
-                .with_stderr(stderr),
-            None,
-        ),
-    };
+    let (failure, launcher) = Launcher::new(true)?;
+    let (builder, console) = builder(id, state_root, launcher, stdio, &bundle.join(CONSOLE))?;
     // No systemd: the cgroups are made directly, whatever manages the others.
     let container = builder
         .as_init(bundle)
@@ -139,11 +116,102 @@ pub(crate) fn create(
     ))
 }
 
-fn listen(bundle: &Path) -> anyhow::Result<UnixListener> {
-    let what = || format!("can't listen in {}", bundle.display());
+/// Runs another program, which `request` describes, in a container that runs: its number, a child of
+/// ours, and its terminal if it gets one. If `tied` it dies with this process, as the first one does.
+///
+/// Nobody else may do the same meanwhile, or take the container down.
+pub(crate) fn exec(
+    id: &Id,
+    bundle: &Path,
+    state_root: &Path,
+    request: &Path,
+    stdio: Stdio,
+    tied: bool,
+) -> anyhow::Result<(i32, Option<OwnedFd>)> {
+    let console_path = bundle.join(EXEC_CONSOLE);
+    sweep(bundle, state_root, id)?;
+    let (failure, launcher) = Launcher::new(tied)?;
+    let (builder, console) = builder(id, state_root, launcher, stdio, &console_path)?;
+    let built = builder
+        .as_tenant()
+        .with_process(Some(request))
+        .with_detach(true)
+        .build()
+        .context("can't run a program in the container");
+    sweep(bundle, state_root, id)?;
+    let started = built.and_then(|pid| {
+        let terminal = console.as_ref().map(accept_terminal).transpose()?;
+        hear(failure)?;
+        Ok((pid.as_raw(), terminal))
+    });
+    if started.is_err() {
+        // It ends by itself, and would stay a zombie where nobody waits for it.
+        while waitpid(None, WaitOptions::empty()).is_ok() {}
+    }
+    started
+}
+
+/// Removes the sockets by which a program was started, which the runtime leaves.
+fn sweep(bundle: &Path, state_root: &Path, id: &Id) -> anyhow::Result<()> {
+    let dir = state_root.join(id.as_str());
+    let what = || format!("can't sweep {}", dir.display());
+    let mut left = vec![bundle.join(EXEC_CONSOLE)];
+    for entry in fs::read_dir(&dir).with_context(what)? {
+        let entry = entry.with_context(what)?;
+        if entry.file_name().to_string_lossy().starts_with("tenant-") {
+            left.push(entry.path());
+        }
+    }
+    for path in left {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("can't remove {}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What is alike for a container's first program and any other. A terminal is offered at `console`.
+fn builder(
+    id: &Id,
+    state_root: &Path,
+    launcher: Launcher,
+    stdio: Stdio,
+    console: &Path,
+) -> anyhow::Result<(ContainerBuilder, Option<UnixListener>)> {
+    let builder = ContainerBuilder::new(id.as_str().to_owned(), SyscallType::default())
+        .with_executor(launcher)
+        .with_root_path(state_root)
+        .context("can't use the runtime's state directory")?;
+    Ok(match stdio {
+        Stdio::Terminal => (
+            builder.with_console_socket(Some(console)),
+            Some(listen(console)?),
+        ),
+        Stdio::Files {
+            stdin,
+            stdout,
+            stderr,
+        } => (
+            builder
+                .with_stdin(stdin)
+                .with_stdout(stdout)
+                .with_stderr(stderr),
+            None,
+        ),
+    })
+}
+
+fn listen(path: &Path) -> anyhow::Result<UnixListener> {
+    let what = || format!("can't listen at {}", path.display());
+    let (dir, name) = path.parent().zip(path.file_name()).with_context(what)?;
     // A socket's path may have 108 bytes at most; the bundle's own may be longer.
-    let dir = File::open(bundle).with_context(what)?;
-    let short = format!("/proc/self/fd/{}/{CONSOLE_SOCKET}", dir.as_raw_fd());
+    let dir = File::open(dir).with_context(what)?;
+    let short = Path::new("/proc/self/fd")
+        .join(dir.as_raw_fd().to_string())
+        .join(name);
     let listener = UnixListener::bind(short).with_context(what)?;
     listener.set_nonblocking(true).with_context(what)?;
     Ok(listener)
@@ -161,18 +229,38 @@ fn accept_terminal(listener: &UnixListener) -> anyhow::Result<OwnedFd> {
 #[derive(Clone, Debug)]
 struct Launcher {
     failed: Arc<PipeWriter>,
-    supervisor: Arc<ProcessHandle>,
+    /// Whom it dies with.
+    supervisor: Option<Arc<ProcessHandle>>,
+}
+
+impl Launcher {
+    /// One that ties the program to this process or not, and where its failure is heard.
+    fn new(tied: bool) -> anyhow::Result<(PipeReader, Self)> {
+        let (failure, failed) = pipe().context("can't make a pipe")?;
+        let this = || -> anyhow::Result<_> {
+            let this = Process::current()?.open()?;
+            Ok(Arc::new(this.context("this process is gone")?))
+        };
+        let launcher = Self {
+            failed: Arc::new(failed),
+            supervisor: tied.then(this).transpose()?,
+        };
+        Ok((failure, launcher))
+    }
 }
 
 impl Executor for Launcher {
     /// Runs before the container counts as created, with its final identity: from here on it dies with
     /// its supervisor. (The kernel forgets this when the identity changes, so not earlier.)
     fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
+        let Some(supervisor) = &self.supervisor else {
+            return Ok(());
+        };
         let tied = set_parent_process_death_signal(Some(Signal::KILL))
             .context("can't tie the container to its supervisor")
             .and_then(|()| {
                 // It may have been killed just before, and then no signal comes.
-                match self.supervisor.wait(Duration::ZERO)? {
+                match supervisor.wait(Duration::ZERO)? {
                     true => Err(anyhow!("the supervisor is gone")),
                     false => Ok(()),
                 }

@@ -1,0 +1,36 @@
+//! `mydocker exec`
+
+use std::process::ExitCode;
+
+use mydocker::container::{self, Executed, Failure as StartFailure};
+
+use super::App;
+use super::container::tidy;
+use crate::args::Exec;
+use crate::failure::Failure;
+
+pub(super) fn exec(app: &App, exec: Exec) -> Result<ExitCode, Failure> {
+    app.needs_a_kernel()?;
+    let containers = app.containers()?;
+    tidy(&containers)?;
+    let id = containers.find(&exec.container)?.id;
+    let exec = container::Exec {
+        command: exec.command,
+        env: exec.env,
+        workdir: exec.workdir,
+        user: exec.user,
+        terminal: exec.tty,
+        interactive: exec.interactive,
+        detached: exec.detach,
+    };
+    match container::exec(&containers, &id, &exec) {
+        Ok(Executed::Detached) => Ok(ExitCode::SUCCESS),
+        Ok(Executed::Finished(code)) => Ok(ExitCode::from(code)),
+        Err(error) => {
+            let failure = error.downcast_ref::<StartFailure>();
+            let code = failure.map(|failure| failure.exit_code);
+            let failure = Failure::from(error);
+            Err(code.into_iter().fold(failure, Failure::with_code))
+        }
+    }
+}
