@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use mydocker::container::User;
 use mydocker_core::ContainerName;
 use rustix::process::Signal;
@@ -97,6 +97,44 @@ pub(crate) struct Rename {
     pub(crate) container: String,
     /// What to call it
     pub(crate) name: ContainerName,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ContainerPorts {
+    /// A name, id or unique prefix of an id
+    pub(crate) container: String,
+    /// Print only where this port of the container is published: PORT[/tcp|/udp|/sctp]
+    pub(crate) port: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectContainers {
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: OnlyJson,
+    /// Names, ids or unique prefixes of ids
+    #[arg(required = true)]
+    pub(crate) container: Vec<String>,
+}
+
+/// How what is too much for a table is shown.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub(crate) enum OnlyJson {
+    /// JSON
+    #[default]
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stats {
+    /// Print once and end
+    #[arg(long)]
+    pub(crate) no_stream: bool,
+    /// How to print it; JSON is one array a line, one line a second
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// Names, ids or unique prefixes of ids; all that run by default
+    pub(crate) container: Vec<String>,
 }
 
 #[derive(Debug, Args)]

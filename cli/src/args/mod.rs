@@ -4,7 +4,10 @@ mod container;
 mod network;
 mod run;
 
-pub(crate) use container::{Exec, Kill, Logs, Ps, Remove, Rename, Restart, Start, Stop, Wait};
+pub(crate) use container::{
+    ContainerPorts, Exec, InspectContainers, Kill, Logs, OnlyJson, Ps, Remove, Rename, Restart,
+    Start, Stats, Stop, Wait,
+};
 pub(crate) use network::{
     ChangePorts, Check, Connect, Create, Df, Disconnect, Inspect, List, ListPorts, Log,
     NetworkCommand, PortCommand, Prune, RemoveNetworks, Repair,
@@ -91,6 +94,12 @@ pub(crate) enum Command {
     Wait(Lazy<Wait>),
     /// Call a container otherwise
     Rename(Lazy<Rename>),
+    /// List published ports of a container that runs
+    Port(Lazy<ContainerPorts>),
+    /// Show all that is known of containers, as JSON
+    Inspect(Lazy<InspectContainers>),
+    /// Show what containers use: processor, memory, network
+    Stats(Lazy<Stats>),
 }
 
 /// How a plan is shown.

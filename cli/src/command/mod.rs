@@ -4,12 +4,14 @@ mod container;
 mod each;
 mod endpoints;
 mod exec;
+mod inspect;
 mod logs;
 mod network;
 mod port;
 mod ps;
 mod run;
 mod start;
+mod stats;
 mod upkeep;
 
 use std::collections::BTreeSet;
@@ -53,6 +55,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Kill(kill) => container::kill(&app, &kill).map(|()| ExitCode::SUCCESS),
         Command::Wait(wait) => container::wait(&app, &wait).map(|()| ExitCode::SUCCESS),
         Command::Rename(args) => container::rename(&app, &args).map(|()| ExitCode::SUCCESS),
+        Command::Port(args) => inspect::port(&app, &args).map(|()| ExitCode::SUCCESS),
+        Command::Inspect(args) => inspect::inspect(&app, &args).map(|()| ExitCode::SUCCESS),
+        Command::Stats(stats) => stats::stats(&app, &stats).map(|()| ExitCode::SUCCESS),
     }
 }
 

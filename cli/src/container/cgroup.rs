@@ -3,13 +3,13 @@
 use std::{
     fs,
     io::{self, ErrorKind},
-    path::Path,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
-use rustix::process::Signal;
+use rustix::{io::Errno, process::Signal};
 
 use super::{id::Id, process::Process};
 
@@ -17,6 +17,7 @@ const ROOT: &str = "/sys/fs/cgroup";
 /// How long killed processes may take to leave; only one stuck in the kernel takes longer.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(5);
+const GONE: i32 = Errno::NODEV.raw_os_error();
 
 /// What a container's cgroup is called below the root of each hierarchy. At the top, so that no
 /// parent is left over.
@@ -29,21 +30,42 @@ pub(crate) fn name(id: &Id) -> String {
 /// Who is in them is what the kernel says, not what was written down: a process number that was
 /// noted may be somebody else's by now.
 pub(crate) fn remove(id: &Id) -> anyhow::Result<()> {
-    let hierarchies = match fs::read_dir(ROOT) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).with_context(|| format!("can't read {ROOT}")),
-    };
-    // At the top for version 2, one level down for version 1.
-    let mut places = vec![Path::new(ROOT).to_owned()];
-    for entry in hierarchies {
-        places.push(entry.with_context(|| format!("can't read {ROOT}"))?.path());
-    }
-    for place in places {
-        let path = place.join(name(id));
+    for path in places(id)? {
         remove_one(&path).with_context(|| format!("can't remove cgroup {}", path.display()))?;
     }
     Ok(())
+}
+
+/// What a file of a container's cgroup says, in whichever hierarchy has it; none if none has.
+pub(crate) fn read(id: &Id, file: &str) -> anyhow::Result<Option<String>> {
+    for place in places(id)? {
+        let path = place.join(file);
+        match fs::read_to_string(&path) {
+            Ok(text) => return Ok(Some(text)),
+            // ENODEV: the cgroup was removed while the file was open.
+            Err(error) if is_absent(&error) || error.raw_os_error() == Some(GONE) => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("can't read {}", path.display()));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Where a container's cgroups are, if they are.
+fn places(id: &Id) -> anyhow::Result<Vec<PathBuf>> {
+    let hierarchies = match fs::read_dir(ROOT) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("can't read {ROOT}")),
+    };
+    // At the top for version 2, one level down for version 1.
+    let mut places = vec![Path::new(ROOT).join(name(id))];
+    for entry in hierarchies {
+        let entry = entry.with_context(|| format!("can't read {ROOT}"))?;
+        places.push(entry.path().join(name(id)));
+    }
+    Ok(places)
 }
 
 fn remove_one(path: &Path) -> anyhow::Result<()> {
