@@ -167,7 +167,8 @@ pub fn eventually(what: &str, holds: impl FnMut() -> bool) {
     assert!(soon(holds), "{what}: not within {PATIENCE:?}");
 }
 
-fn soon(mut holds: impl FnMut() -> bool) -> bool {
+/// Whether something holds before too long.
+pub(crate) fn soon(mut holds: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     while !holds() {
         if start.elapsed() > PATIENCE {
