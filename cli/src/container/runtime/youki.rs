@@ -23,7 +23,7 @@ use libcontainer::{
     syscall::syscall::SyscallType,
     workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError},
 };
-use rustix::process::{Signal, WaitOptions, set_parent_process_death_signal, waitpid};
+use rustix::process::{Signal, WaitOptions, set_parent_process_death_signal, wait};
 
 use super::{Failure, Stdio};
 use crate::container::{
@@ -146,7 +146,7 @@ pub(crate) fn exec(
     });
     if started.is_err() {
         // It ends by itself, and would stay a zombie where nobody waits for it.
-        while waitpid(None, WaitOptions::empty()).is_ok() {}
+        while wait(WaitOptions::empty()).is_ok() {}
     }
     started
 }
