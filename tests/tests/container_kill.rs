@@ -172,3 +172,59 @@ fn removing_by_force() {
         kill_before(command, 1, number)
     });
 }
+
+#[test]
+fn starting() {
+    let Some(dock) = Dock::new() else { return };
+    let prepare = [RUN, "stop -t 0 web"];
+    everywhere(&dock, &prepare, "start web", |command, number| {
+        kill_before(command, 1, number)
+    });
+}
+
+/// The supervisor of one that is started again, at every third place: most of what it does is
+/// what it did the first time.
+#[test]
+fn watching_once_more() {
+    let Some(dock) = Dock::new() else { return };
+    let prepare = [RUN, "stop -t 0 web"];
+    everywhere(&dock, &prepare, "start web", |command, number| {
+        let ending = || remove(&dock, &format!("while it is watched once more, {number}"));
+        kill_child_before(command, 3 * number, ending)
+    });
+}
+
+#[test]
+fn restarting() {
+    let Some(dock) = Dock::new() else { return };
+    let restart = "restart -t 0 web";
+    everywhere(&dock, &[RUN], restart, |command, number| {
+        kill_before(command, 1, number)
+    });
+}
+
+/// Who runs another program inside is killed, and whoever watches over that.
+#[test]
+fn executing() {
+    let Some(dock) = Dock::new() else { return };
+    let exec = "exec web true";
+    everywhere(&dock, &[RUN], exec, |command, number| {
+        kill_before(command, 1, number)
+    });
+    everywhere(&dock, &[RUN], exec, |command, number| {
+        kill_child_before(command, number, || ())
+    });
+}
+
+#[test]
+fn renaming() {
+    let Some(dock) = Dock::new() else { return };
+    let prepare = [RUN, "stop -t 0 web", "rename web other"];
+    everywhere(&dock, &prepare, "rename other web", |command, number| {
+        let attempt = kill_before(command, 1, number);
+        let row = dock.row("web").or_else(|| dock.row("other"));
+        assert!(row.is_some(), "{attempt:?}");
+        let _ = dock.host.mydocker("rename other web");
+        attempt
+    });
+}
