@@ -20,7 +20,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{process::ProcessHandle, runtime::Failure};
 
-/// The command's only message, sent before anything is done. Carries standard input, if the container reads it.
+/// What the command says before anything is done. Carries standard input, if that is read; said once more
+/// with what to run, if that is not in the container's record.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Hello {
     /// Size of the user's terminal.

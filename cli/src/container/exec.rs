@@ -2,16 +2,16 @@
 
 use std::{
     ffi::OsStr,
-    fs::{self, File},
-    io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    fs::File,
+    io::{self, Write},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     str::FromStr,
 };
 
 use anyhow::{Context, bail};
 use rustix::{
-    fs::{Mode, OFlags, ResolveFlags, openat2},
+    fs::{MemfdFlags, Mode, OFlags, ResolveFlags, memfd_create, openat2},
     process::setsid,
 };
 use signal_hook::{consts::SIGPIPE, iterator::Signals};
@@ -31,8 +31,7 @@ use super::{
 };
 use crate::privilege;
 
-/// The hidden subcommand. Its arguments: root, run root, id, what to run. Its standard input: the
-/// control line.
+/// The hidden subcommand. Its arguments: root, run root, id. Its standard input: the control line.
 pub(crate) const EXECUTE: &str = "__execute";
 
 /// What the command exits with where a program can't be executed, as with `docker exec`.
@@ -115,18 +114,17 @@ pub fn exec(containers: &Containers, id: &Id, exec: &Exec) -> anyhow::Result<Exe
         attached: !exec.detached,
         reads: exec.interactive && !exec.detached,
     };
-    means.check(exec.terminal)?;
+    means.check(exec.terminal, "-t")?;
     let signals = means.hold_signals()?;
-    let process = Request::write(containers, id, exec)?;
+    let request = request(&containers.bundle(id), exec)?;
     let args = [
         OsStr::new(EXECUTE),
         containers.root().as_os_str(),
         containers.run_root().as_os_str(),
         OsStr::new(id.as_str()),
-        process.0.as_os_str(),
     ];
-    let mut helper = Helper::start(&args, means.attached, means.reads && !exec.terminal)?;
-    drop(process);
+    let reads = means.reads && !exec.terminal;
+    let mut helper = Helper::start(&args, means.attached, reads, Some(request))?;
     match helper.report.take() {
         Some(Report::Running) => {}
         Some(Report::Failed { exit_code, message }) => {
@@ -199,31 +197,19 @@ fn check_runs(record: &Record) -> anyhow::Result<()> {
     }
 }
 
-/// A file beside the bundle that tells the runtime what to run. It goes with this, or with the
-/// container.
-struct Request(PathBuf);
-
-impl Request {
-    fn write(containers: &Containers, id: &Id, exec: &Exec) -> anyhow::Result<Self> {
-        let dir = containers.bundle(id);
-        let path = dir.join(format!("exec-{}.json", std::process::id()));
-        let text = process::text(&dir, exec)?;
-        fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))?;
-        Ok(Self(path))
-    }
+/// A file that tells the runtime what to run. It has no name, so nobody has to remove it.
+fn request(bundle: &Path, exec: &Exec) -> anyhow::Result<OwnedFd> {
+    let text = process::text(bundle, exec)?;
+    let what = "can't pass on what to run";
+    let mut file = File::from(memfd_create("process", MemfdFlags::CLOEXEC).context(what)?);
+    file.write_all(&text).context(what)?;
+    Ok(file.into())
 }
 
-impl Drop for Request {
-    fn drop(&mut self) {
-        // It may have gone with the container.
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
-/// The work of the hidden subcommand; `request` is the file that says what to run.
-pub(crate) fn execute(containers: &Containers, id: &Id, request: &Path) -> anyhow::Result<()> {
+/// The work of the hidden subcommand.
+pub(crate) fn execute(containers: &Containers, id: &Id) -> anyhow::Result<()> {
     let control = Control::from_stdin()?;
-    let started = match start(containers, id, request, &control) {
+    let started = match start(containers, id, &control) {
         Ok(started) => started,
         Err(error) => {
             control.send(&Report::failed(&error), None::<OwnedFd>)?;
@@ -262,25 +248,23 @@ struct Started {
 }
 
 /// Starts the program and says so.
-fn start(
-    containers: &Containers,
-    id: &Id,
-    request: &Path,
-    control: &Control,
-) -> anyhow::Result<Started> {
+fn start(containers: &Containers, id: &Id, control: &Control) -> anyhow::Result<Started> {
     // From here on a signal waits until there is a program to pass it on to.
     let signals =
         Signals::new(PASSED_ON.iter().chain([&SIGPIPE])).context("can't handle signals")?;
     setsid().context("can't start a session")?;
     let (hello, stdin) = control.receive::<Hello>()?.context("the command is gone")?;
+    let request = control.receive::<Hello>()?.and_then(|(_, request)| request);
+    let request = request.context("the command does not say what to run")?;
+    let path = PathBuf::from(format!("/proc/self/fd/{}", request.as_raw_fd()));
     // While this is held nobody takes the container down, and its first process stays its own.
     let locked = containers
         .lock(id)?
         .with_context(|| format!("no container {id}"))?;
     check_runs(&locked.record)?;
     let (bundle, runtime_dir) = (containers.bundle(id), containers.runtime_dir());
-    let stdio = stdio(process::has_terminal(request)?, hello.attached, stdin)?;
-    let (pid, terminal) = runtime::exec(id, &bundle, &runtime_dir, request, stdio, hello.attached)?;
+    let stdio = stdio(process::has_terminal(&path)?, hello.attached, stdin)?;
+    let (pid, terminal) = runtime::exec(id, &bundle, &runtime_dir, &path, stdio, hello.attached)?;
     drop(locked);
     let process = Process::of(pid)?;
     if let Some(terminal) = &terminal {

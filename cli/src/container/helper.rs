@@ -50,8 +50,13 @@ impl Helper {
     /// Executes this program with hidden arguments, and waits until it says how the start went.
     ///
     /// What is started is shown by this process if `attached`, and reads what this process reads if
-    /// `reads`.
-    pub(crate) fn start(args: &[&OsStr], attached: bool, reads: bool) -> anyhow::Result<Self> {
+    /// `reads`. A `request` is passed on after the hello.
+    pub(crate) fn start(
+        args: &[&OsStr],
+        attached: bool,
+        reads: bool,
+        request: Option<OwnedFd>,
+    ) -> anyhow::Result<Self> {
         let (control, theirs) = Control::pair()?;
         let output = || {
             if attached {
@@ -72,7 +77,7 @@ impl Helper {
             .stderr(output())
             .spawn()
             .context("can't start a helper")?;
-        match ask(&control, &child, attached, reads) {
+        match ask(&control, &child, attached, reads, request) {
             Ok((report, terminal)) => Ok(Self {
                 control,
                 child,
@@ -120,7 +125,13 @@ impl Helper {
 
 type Answer = (Option<Report>, Option<OwnedFd>);
 
-fn ask(control: &Control, child: &Child, attached: bool, reads: bool) -> anyhow::Result<Answer> {
+fn ask(
+    control: &Control,
+    child: &Child,
+    attached: bool,
+    reads: bool,
+    request: Option<OwnedFd>,
+) -> anyhow::Result<Answer> {
     let size = tcgetwinsize(stdout()).ok();
     let hello = Hello {
         rows: size.map_or(0, |size| size.ws_row),
@@ -129,6 +140,9 @@ fn ask(control: &Control, child: &Child, attached: bool, reads: bool) -> anyhow:
     };
     let input = reads.then(|| stdin().as_fd().try_clone_to_owned());
     control.send(&hello, input.transpose()?)?;
+    if request.is_some() {
+        control.send(&hello, request)?;
+    }
     let answer = control.receive_from::<Report>(&ProcessHandle::of_child(child)?)?;
     Ok(answer.map_or((None, None), |(report, terminal)| (Some(report), terminal)))
 }

@@ -55,7 +55,7 @@ pub fn run(
         attached: !detached,
         reads: spec.interactive && !detached,
     };
-    means.check(spec.terminal)?;
+    means.check(spec.terminal, "-t")?;
     let image = spec.image.clone();
     let layer = containers.images().layer(&image)?;
     // Held from here on, so that Ctrl-C ends the container and not the command alone.
@@ -76,10 +76,10 @@ pub(crate) struct Means {
 }
 
 impl Means {
-    /// Refuses to read for a terminal what is typed nowhere.
-    pub(crate) fn check(self, terminal: bool) -> anyhow::Result<()> {
+    /// Refuses to read for a terminal what is typed nowhere; `flag` is what asks for that.
+    pub(crate) fn check(self, terminal: bool, flag: &str) -> anyhow::Result<()> {
         if terminal && self.reads && !stdin().is_terminal() {
-            bail!("standard input is not a terminal: leave out -t");
+            bail!("standard input is not a terminal: leave out {flag}");
         }
         Ok(())
     }
@@ -107,7 +107,7 @@ pub(crate) fn launch(
         OsStr::new(id.as_str()),
     ];
     let reads = means.reads && !record.spec.terminal;
-    let mut supervisor = Helper::start(&args, means.attached, reads).map_err(give_up)?;
+    let mut supervisor = Helper::start(&args, means.attached, reads, None).map_err(give_up)?;
     match supervisor.report.take() {
         Some(Report::Running) => {}
         Some(Report::Failed { exit_code, message }) => {

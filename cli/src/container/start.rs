@@ -101,7 +101,7 @@ fn start_kept(
     make_network: &NetworkFactory<'_>,
 ) -> anyhow::Result<Started> {
     debug_assert_eq!(locked.record.status(), Status::Exited);
-    means.check(locked.record.spec.terminal)?;
+    means.check(locked.record.spec.terminal, "-i")?;
     let signals = means.hold_signals()?;
     locked.record.set_starting()?;
     locked.save()?;

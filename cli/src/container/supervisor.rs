@@ -48,7 +48,7 @@ pub fn reexec(make_network: &NetworkFactory<'_>) -> Option<ExitCode> {
         let id = id.to_str().unwrap_or_default().parse()?;
         let containers = Containers::open(&root, &run_root)?;
         match work == EXECUTE {
-            true => execute(&containers, &id, &path()?),
+            true => execute(&containers, &id),
             false => supervise(&containers, &id, make_network),
         }
     };
