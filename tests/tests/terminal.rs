@@ -249,6 +249,17 @@ fn a_terminal_without_input() {
     assert_eq!(host.ok("exec -t box tty"), "/dev/pts/0\r\n");
 }
 
+/// Who is left behind on a terminal keeps nobody waiting.
+#[test]
+fn a_terminal_that_others_hold_open() {
+    let Some(host) = host() else { return };
+    host.ok("run -d --name box busybox sleep 1000");
+    let mut exec = host.mydocker_command("exec -t box sh -c");
+    let output = exec.arg("trap '' HUP; sleep 1000 & echo done").output();
+    assert_eq!(output.unwrap().stdout, b"done\r\n");
+    assert!(host.ok("exec box ps").matches("sleep 1000").count() == 2);
+}
+
 /// In the background a terminal feeds the log, and a shell that reads waits for what never comes.
 #[test]
 fn a_terminal_in_the_background() {

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::Context;
 use rustix::{
-    event::{PollFd, PollFlags, poll},
+    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     process::Signal,
     termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize},
@@ -31,6 +31,11 @@ use super::{
 };
 
 const BUFFER_BYTES: usize = 16 << 10;
+/// How long what was written to a terminal may take to come out of it.
+const REST_WAIT: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 50_000_000,
+};
 
 /// Signals that are held back from this process, for the container.
 pub(crate) struct UserSignals {
@@ -131,10 +136,9 @@ fn wait(
         }
         if ready[0] {
             let report = control.receive::<Report>()?.map(|(report, _)| report);
-            // With the container gone, what is still in its terminal has an end.
-            while let (Some(_), Some(from)) = (&report, terminal)
-                && show(from)?
-            {}
+            if let (Some(_), Some(from)) = (&report, terminal) {
+                show_rest(from)?;
+            }
             return Ok(report);
         }
         if ready[2] {
@@ -148,9 +152,23 @@ fn hung_up() -> anyhow::Error {
     // 128 + SIGHUP
     Failure {
         exit_code: 129,
-        message: "the terminal hung up, so the container was ended".to_owned(),
+        message: "the terminal hung up, so what ran in it was ended".to_owned(),
     }
     .into()
+}
+
+/// Shows what is still in a terminal. With the container gone it has an end; where others in the container
+/// hold it open, it is over when nothing more comes.
+fn show_rest(from: &File) -> anyhow::Result<()> {
+    loop {
+        let mut fds = [PollFd::new(from, PollFlags::IN)];
+        match poll(&mut fds, Some(&REST_WAIT)) {
+            Ok(0) => return Ok(()),
+            Ok(_) if !show(from)? => return Ok(()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno).context("can't wait for the container's terminal"),
+        }
+    }
 }
 
 /// Shows what can be read at once. Whether there may be more.

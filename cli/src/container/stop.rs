@@ -21,6 +21,8 @@ use crate::privilege;
 /// How long a supervisor may take to take a dead container down, and a command to start its supervisor.
 const SUPERVISOR_WAIT_MAX: Duration = Duration::from_secs(60);
 const START_POLL: Duration = Duration::from_millis(20);
+/// How long a command waits for a supervisor to say how its container has just ended.
+const LAST_WORD_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Stops a container: SIGTERM, then SIGKILL after `timeout`. Returns when its processes are dead and
 /// it is taken down, by its supervisor or, if that was killed, here. One that has ended is no error.
@@ -83,8 +85,9 @@ fn remove_damaged(
 }
 
 /// Takes down every container that has ended and whose supervisor was killed before it could do so,
-/// and removes what is half made or half removed. Returns the containers; what goes wrong with one does
-/// not keep the others.
+/// and removes what is half made or half removed. Those that are being taken down are waited for a little, so
+/// that it is known how they ended. Returns the containers; what goes wrong with one does not keep the
+/// others.
 pub fn tidy(
     containers: &Containers,
     make_network: &NetworkFactory<'_>,
@@ -93,6 +96,12 @@ pub fn tidy(
     for record in containers.list()?.records {
         if record.is_abandoned() && !record.init_is_alive() {
             tidied.extend(stop(containers, &record.id, Duration::ZERO, make_network).transpose());
+        } else if record.status() == Status::Exited
+            && !record.torn_down
+            && let Some(supervisor) = record.supervisor.open()?
+        {
+            // It knows how the container ended, and is about to write that down.
+            supervisor.wait(LAST_WORD_WAIT_MAX)?;
         }
     }
     Ok(tidied)
