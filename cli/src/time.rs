@@ -32,7 +32,7 @@ pub(crate) fn moment(text: &str, now: SystemTime) -> anyhow::Result<SystemTime> 
     let (local, east) = split_offset(text).with_context(wrong)?;
     let local = match local.len() {
         10 => format!("{local}T00:00:00"),
-        _ => local.to_owned(),
+        _ => local.to_ascii_uppercase(),
     };
     let moment = humantime::parse_rfc3339_weak(&local).with_context(wrong)?;
     let utc = match east {
