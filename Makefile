@@ -14,7 +14,17 @@ TURNS ?= 201
 HOST = $(shell rustc -vV | sed -n 's/host: //p')
 STATIC := RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static"
 
-.PHONY: help demo test check unit docs deps build image fuzz fuzzed fuzzer sim release install bench bench-peers benches clean
+PREFIX ?= /usr/local
+INTO = $(DESTDIR)$(PREFIX)
+BUILT = $(or $(BIN),target/$(HOST)/release/mydocker)
+STAGE ?= target/install
+# Where shells and man look for what is installed, below PREFIX.
+BASH_COMPLETION := share/bash-completion/completions/mydocker
+ZSH_COMPLETION := share/zsh/site-functions/_mydocker
+FISH_COMPLETION := share/fish/vendor_completions.d/mydocker.fish
+MAN := share/man/man1
+
+.PHONY: help demo test check unit docs deps build image fuzz fuzzed fuzzer sim release install uninstall bench bench-peers benches clean
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -67,8 +77,24 @@ deps: ## Install the Debian packages that demo and tests need
 release: ## The binary as it is installed: linked statically, which saves a third of its start
 	$(STATIC) $(CARGO) build --release --locked --target $(HOST) -p mydocker
 
-install: release ## Install it to PREFIX/bin (default /usr/local)
-	install -D -m 0755 target/$(HOST)/release/mydocker $${DESTDIR:-}$${PREFIX:-/usr/local}/bin/mydocker
+# A binary that is there already is installed by `make install BIN=target/debug/mydocker`, without a build.
+install: $(if $(BIN),,release) ## Install it, completions and manual pages to DESTDIR/PREFIX (/usr/local)
+	@# All is made before the first file is put anywhere.
+	rm -rf $(STAGE)/man1
+	mkdir -p $(STAGE)
+	$(BUILT) completion bash >$(STAGE)/mydocker.bash
+	$(BUILT) completion zsh >$(STAGE)/mydocker.zsh
+	$(BUILT) completion fish >$(STAGE)/mydocker.fish
+	$(BUILT) __man $(STAGE)/man1
+	install -D -m 0755 $(BUILT) $(INTO)/bin/mydocker
+	install -D -m 0644 $(STAGE)/mydocker.bash $(INTO)/$(BASH_COMPLETION)
+	install -D -m 0644 $(STAGE)/mydocker.zsh $(INTO)/$(ZSH_COMPLETION)
+	install -D -m 0644 $(STAGE)/mydocker.fish $(INTO)/$(FISH_COMPLETION)
+	install -D -m 0644 -t $(INTO)/$(MAN) $(STAGE)/man1/*
+
+uninstall: ## Remove what install put there
+	rm -f $(INTO)/bin/mydocker $(INTO)/$(MAN)/mydocker.1 $(INTO)/$(MAN)/mydocker-*.1
+	rm -f $(INTO)/$(BASH_COMPLETION) $(INTO)/$(ZSH_COMPLETION) $(INTO)/$(FISH_COMPLETION)
 
 bench: deps benches ## Attach, detach and new connections, beside what the kernel alone takes
 	$(STATIC) $(CARGO) bench --locked --target $(HOST) -p mydocker-tests --bench core

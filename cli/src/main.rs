@@ -14,6 +14,8 @@ mod time;
 
 use std::process::ExitCode;
 
+use command::completion::Question;
+use command::man;
 use failure::Failure;
 
 fn main() -> ExitCode {
@@ -21,11 +23,16 @@ fn main() -> ExitCode {
     if let Some(code) = mydocker::container::reexec(&attachment::make) {
         return code;
     }
-    let done = match args::version() {
-        Some(version) => report::line(version)
+    let done = if let Some(version) = args::version() {
+        report::line(version)
             .map(|()| ExitCode::SUCCESS)
-            .map_err(Failure::from),
-        None => command::run(args::Cli::read()),
+            .map_err(Failure::from)
+    } else if let Some(question) = Question::read() {
+        question.answer().map(|()| ExitCode::SUCCESS)
+    } else if let Some(words) = man::wanted() {
+        man::write(words).map(|()| ExitCode::SUCCESS)
+    } else {
+        command::run(args::Cli::read())
     };
     match done {
         Ok(code) => code,

@@ -1,9 +1,11 @@
 //! The command line.
 
+mod completion;
 mod container;
 mod network;
 mod run;
 
+pub(crate) use completion::{Completion, Shell};
 pub(crate) use container::{
     ContainerPorts, Exec, InspectContainers, Kill, Logs, OnlyJson, Ps, Remove, Rename, Restart,
     Start, Stats, Stop, Wait,
@@ -30,11 +32,11 @@ use crate::single_dash::double_dashes;
 pub(crate) struct Cli {
     /// Where networks, images and containers are kept
     #[arg(long, global = true, value_name = "DIR", env = "MYDOCKER_ROOT", help_heading = GLOBAL)]
-    #[arg(default_value = "/var/lib/mydocker")]
+    #[arg(default_value = ROOT)]
     pub(crate) root: PathBuf,
     /// Where endpoints and leases are kept: a directory that a reboot clears
     #[arg(long, global = true, value_name = "DIR", env = "MYDOCKER_RUN_ROOT", help_heading = GLOBAL)]
-    #[arg(default_value = "/run/mydocker")]
+    #[arg(default_value = RUN_ROOT)]
     pub(crate) run_root: PathBuf,
     /// Who carries plans out
     #[arg(long, global = true, value_enum, default_value_t = Backend::Netlink, help_heading = GLOBAL)]
@@ -45,6 +47,10 @@ pub(crate) struct Cli {
 
 /// As the library prints it.
 const VERSION: &str = concat!(env!("CARGO_BIN_NAME"), " ", env!("CARGO_PKG_VERSION"));
+
+/// Where things are kept unless somebody says otherwise.
+pub(crate) const ROOT: &str = "/var/lib/mydocker";
+pub(crate) const RUN_ROOT: &str = "/run/mydocker";
 
 /// What every command takes.
 const GLOBAL: &str = "Global options";
@@ -100,6 +106,8 @@ pub(crate) enum Command {
     Inspect(Lazy<InspectContainers>),
     /// Show what containers use: processor, memory, network
     Stats(Lazy<Stats>),
+    /// Print a script that makes a shell complete commands, options and names
+    Completion(Lazy<Completion>),
 }
 
 /// How a plan is shown.

@@ -1,11 +1,13 @@
 //! What the commands do.
 
+pub(crate) mod completion;
 mod container;
 mod each;
 mod endpoints;
 mod exec;
 mod inspect;
 mod logs;
+pub(crate) mod man;
 mod network;
 mod port;
 mod ps;
@@ -58,6 +60,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Port(args) => inspect::port(&app, &args).map(|()| ExitCode::SUCCESS),
         Command::Inspect(args) => inspect::inspect(&app, &args).map(|()| ExitCode::SUCCESS),
         Command::Stats(stats) => stats::stats(&app, &stats).map(|()| ExitCode::SUCCESS),
+        Command::Completion(completion) => {
+            completion::script(completion.shell).map(|()| ExitCode::SUCCESS)
+        }
     }
 }
 

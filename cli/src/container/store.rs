@@ -90,6 +90,14 @@ impl Containers {
         Ok(containers)
     }
 
+    /// The same for a look that makes nothing; none if there never was a container.
+    pub fn look(root: &Path, run_root: &Path) -> Option<Self> {
+        root.join(RECORDS).is_dir().then(|| Self {
+            root: root.to_owned(),
+            run_root: run_root.to_owned(),
+        })
+    }
+
     /// Where images, containers and their files are, absolute.
     pub fn root(&self) -> &Path {
         &self.root

@@ -19,6 +19,8 @@ use crate::store::{Access, Dir, Durability, Lock, remove_tree};
 const IMAGES: &str = "image";
 /// Where layers are, below the images.
 const LAYERS: &str = "layers";
+/// What the name of an image's archive ends in.
+const ARCHIVE: &str = ".tar";
 /// What a layer that is being unpacked ends in.
 const PARTIAL: &str = "partial";
 /// How long to wait for another process that unpacks or prunes the same image.
@@ -67,6 +69,19 @@ impl Images {
     /// Where an image's archive has to be: `<root>/image/NAME.tar`.
     pub fn archive(&self, image: &ImageName) -> PathBuf {
         self.root.join(IMAGES).join(archive_name(image))
+    }
+
+    /// The names of the images there are, sorted.
+    pub fn names(&self) -> anyhow::Result<Vec<ImageName>> {
+        let Some(images) = Dir::open(&self.root, IMAGES)? else {
+            return Ok(Vec::new());
+        };
+        let files = images.names()?;
+        let names = files.iter().filter_map(|file| file.strip_suffix(ARCHIVE));
+        // What is called otherwise is no image that a command could name.
+        let mut names: Vec<ImageName> = names.filter_map(|name| name.parse().ok()).collect();
+        names.sort();
+        Ok(names)
     }
 
     /// The directory of a layer, which exists as long as a container is recorded that stands on it.
@@ -167,7 +182,7 @@ impl Images {
 }
 
 fn archive_name(image: &ImageName) -> String {
-    format!("{image}.tar")
+    format!("{image}{ARCHIVE}")
 }
 
 /// Changes whenever the archive is replaced or written to, without reading it.
@@ -256,6 +271,19 @@ mod tests {
             .map(|e| e.unwrap().file_name())
             .collect();
         assert_eq!(left, ["lock"]);
+    }
+
+    #[test]
+    fn images_are_listed_by_name() {
+        let root = TempDir::new().unwrap();
+        let images = Images::new(root.path());
+        assert_eq!(images.names().unwrap(), []);
+        let name = image(root.path(), "one");
+        for other in ["alpine.tar", "alpine.tar.part", "notes", ".tar", "a b.tar"] {
+            fs::write(root.path().join("image").join(other), "").unwrap();
+        }
+        let names = images.names().unwrap();
+        assert_eq!(names, ["alpine".parse().unwrap(), name]);
     }
 
     #[test]
