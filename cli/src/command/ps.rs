@@ -143,15 +143,22 @@ pub(super) fn ps(app: &App, ps: &Ps) -> Result<(), Failure> {
     tidy(&containers)?;
     let listing = containers.list()?;
     listing.damaged.iter().for_each(warn);
-    let shown = |record: &&Record| ps.all || record.status() != Status::Exited;
-    let shown = listing.records.iter().filter(shown);
-    if ps.quiet {
-        let mut ids = shown.map(|record| &record.id);
-        return ids.try_for_each(|id| Ok(report::line(id)?));
-    }
     let (endpoints, now) = (Endpoints::now(app), SystemTime::now());
-    let row = |record| Row::of(record, &endpoints.of(&containers, record), now);
-    let rows: Vec<Row> = shown.map(row).collect();
+    let row = |record: &Record| {
+        let shown = ps.all || record.status() != Status::Exited;
+        shown.then(|| Row::of(record, &endpoints.of(&containers, record), now))
+    };
+    let rows = listing.records.iter().filter_map(|record| {
+        let row_then = row(record);
+        // Asked last: from here on what it rests on does not change.
+        containers
+            .newer(record)
+            .map_or(row_then, |record| row(&record))
+    });
+    let rows: Vec<Row> = rows.collect();
+    if ps.quiet {
+        return rows.iter().try_for_each(|row| Ok(report::line(&row.id)?));
+    }
     match ps.format {
         Format::Json => report::json(&rows)?,
         Format::Table => report::table(

@@ -94,8 +94,8 @@ pub fn tidy(
 ) -> anyhow::Result<Vec<anyhow::Result<Record>>> {
     let mut tidied: Vec<_> = containers.sweep().err().into_iter().map(Err).collect();
     for record in containers.list()?.records {
-        if record.is_abandoned() && !record.init_is_alive() {
-            tidied.extend(stop(containers, &record.id, Duration::ZERO, make_network).transpose());
+        if is_left_over(&record) {
+            tidied.extend(tidy_one(containers, &record.id, make_network).transpose());
         } else if record.status() == Status::Exited
             && !record.torn_down
             && let Some(supervisor) = record.supervisor.open()?
@@ -105,6 +105,30 @@ pub fn tidy(
         }
     }
     Ok(tidied)
+}
+
+/// Whether it has ended and nobody is left to take it down.
+fn is_left_over(record: &Record) -> bool {
+    record.is_abandoned() && !record.init_is_alive()
+}
+
+/// Takes down a container that was read to be left over; `None` if it is not.
+fn tidy_one(
+    containers: &Containers,
+    id: &Id,
+    make_network: &NetworkFactory<'_>,
+) -> anyhow::Result<Option<Record>> {
+    privilege::check("stopping a container", privilege::TO_END_CONTAINERS)?;
+    let Some(locked) = containers.lock(id)? else {
+        return Ok(None);
+    };
+    // What was read may be older than its supervisor: it named the command that has made the container
+    // since, and ended. Nobody changes it now.
+    if !is_left_over(&locked.record) {
+        return Ok(None);
+    }
+    let settled = settle(containers, locked, None, Duration::ZERO, make_network)?;
+    Ok(settled.map(|locked| locked.record))
 }
 
 /// A container that has ended, taken down and locked; none if it runs, is being made, or is gone.

@@ -150,6 +150,18 @@ impl Containers {
         Ok(listing)
     }
 
+    /// A container's record as it is now, if the process that watched over it when `record` was read has
+    /// ended since: another may have taken over before, and one that runs would look as if it had ended.
+    /// None if there is nothing newer.
+    pub fn newer(&self, record: &Record) -> Option<Record> {
+        if !record.is_abandoned() {
+            return None;
+        }
+        // One that can't be read any more was told as damaged, or will be.
+        let now = self.load(&record.id).ok().flatten()?;
+        (now.supervisor != record.supervisor).then_some(now)
+    }
+
     /// The container with this name or id, or the only one whose id starts with `text`.
     pub fn find(&self, text: &str) -> anyhow::Result<Record> {
         let id = self.find_id(text)?;
@@ -394,13 +406,14 @@ mod tests {
     use std::{
         fs::{self, Permissions},
         os::unix::fs::PermissionsExt,
+        process::Command,
         thread,
     };
 
     use tempfile::TempDir;
 
     use super::*;
-    use crate::container::record::example;
+    use crate::container::{process::Process, record::example};
 
     fn containers() -> (TempDir, Containers) {
         let dir = TempDir::new().unwrap();
@@ -440,6 +453,26 @@ mod tests {
                 .to_string()
                 .contains("give more digits")
         );
+    }
+
+    #[test]
+    fn a_record_that_was_handed_on_is_read_again() {
+        let (_dir, containers) = containers();
+        let mut command = Command::new("true").spawn().unwrap();
+        let mut old = record("aaaa00000001", "web");
+        old.supervisor = Process::of(command.id().cast_signed()).unwrap();
+        command.wait().unwrap();
+        containers.create(&old).unwrap();
+        assert!(old.is_abandoned());
+        assert!(containers.newer(&old).is_none(), "nobody took over");
+
+        let mut locked = containers.lock(&old.id).unwrap().unwrap();
+        locked.record.supervisor = Process::current().unwrap();
+        locked.save().unwrap();
+        assert!(old.is_abandoned(), "by what was read before");
+        let now = containers.newer(&old).unwrap();
+        assert!(!now.is_abandoned());
+        assert!(containers.newer(&now).is_none());
     }
 
     #[test]
