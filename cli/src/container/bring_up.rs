@@ -89,7 +89,7 @@ pub(crate) fn bring_up(
     let (created, terminal) =
         runtime::create(&record.id, &bundle_dir, &containers.runtime_dir(), stdio)?;
     locked.record.init = Some(Process::of(created.pid())?);
-    locked.save()?;
+    locked.save_running()?;
     // From here on threads are allowed: the runtime clones no more.
     match (locked.record.spec.network, &netns) {
         (NetworkMode::Attached, Some(netns)) => {
@@ -112,7 +112,7 @@ pub(crate) fn bring_up(
     }
     created.start()?;
     locked.record.set_running();
-    locked.save()?;
+    locked.save_running()?;
     Ok(Running {
         terminal,
         attached: hello.attached,

@@ -375,8 +375,18 @@ impl Containers {
 impl Locked {
     /// Writes the record to its file.
     pub(crate) fn save(&self) -> anyhow::Result<()> {
+        self.write(Durability::Disk)
+    }
+
+    /// The same where it says which processes run, and nothing else that outlives them: after a loss of
+    /// power an older record says as well that it has ended. To sync a disk that others use takes long.
+    pub(crate) fn save_running(&self) -> anyhow::Result<()> {
+        self.write(Durability::Whole)
+    }
+
+    fn write(&self, durability: Durability) -> anyhow::Result<()> {
         let text = self.record.to_json()?;
-        Ok(self.held.dir.replace(CONFIG, &text, Durability::Disk)?)
+        Ok(self.held.dir.replace(CONFIG, &text, durability)?)
     }
 }
 

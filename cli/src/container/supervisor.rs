@@ -110,7 +110,7 @@ fn start(
         bail!("the command is gone, and somebody has cleaned up after it");
     }
     locked.record.supervisor = Process::current()?;
-    locked.save()?;
+    locked.save_running()?;
     let mut made_dirs = MadeDirs::default();
     let running = bring_up(containers, &mut locked, make_network, &mut made_dirs, hello).and_then(
         |mut running| {

@@ -26,6 +26,8 @@ const REMOVALS_MAX: u32 = 10;
 pub(crate) enum Durability {
     /// It outlives a loss of power.
     Disk,
+    /// It may be lost with the power, and then the file is as it was before: whole in either case.
+    Whole,
     /// It outlives this process; what dies with the kernel needs no more.
     Kernel,
 }
@@ -177,7 +179,7 @@ impl Dir {
         let unfinished = self.path_of(UNFINISHED);
         let mut file = self.begin_file()?;
         file.write_all(bytes).map_err(io("write", &unfinished))?;
-        if durability == Durability::Disk {
+        if durability != Durability::Kernel {
             file.sync_all().map_err(io("sync", &unfinished))?;
         }
         self.complete_file(name)?;
@@ -239,7 +241,7 @@ impl Dir {
             Durability::Disk => {
                 retry_on_intr(|| rustix::fs::fsync(&self.fd)).map_err(errno("sync", &self.path))
             }
-            Durability::Kernel => Ok(()),
+            Durability::Whole | Durability::Kernel => Ok(()),
         }
     }
 
