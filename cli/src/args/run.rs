@@ -1,6 +1,7 @@
 //! The arguments of `mydocker run`.
 
 use clap::Args;
+use mydocker::container::{Capability, Ulimit, parse_cpus};
 use mydocker_core::ContainerName;
 
 use super::{DryRun, EndpointArgs};
@@ -37,14 +38,38 @@ pub(crate) struct Run {
     #[arg(long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
     /// Limit memory, such as 100m
-    #[arg(long, visible_alias = "mem", value_name = "BYTES")]
+    #[arg(long, short, visible_alias = "mem", value_name = "BYTES")]
     pub(crate) memory: Option<String>,
     /// Limit CPU time, percent of one CPU
-    #[arg(long, value_name = "PERCENT")]
-    pub(crate) cpu: Option<u32>,
+    #[arg(long, value_name = "PERCENT", conflicts_with = "cpus")]
+    pub(crate) cpu: Option<f64>,
+    /// Limit CPU time, number of CPUs, such as 1.5
+    #[arg(long, value_name = "NUMBER", value_parser = parse_cpus)]
+    pub(crate) cpus: Option<f64>,
+    /// Share of CPU time where there is not enough for all; others have 1024
+    #[arg(long, short, value_name = "SHARES")]
+    pub(crate) cpu_shares: Option<u64>,
     /// Run on these CPUs only, such as 0,2-3
     #[arg(long, visible_alias = "cpuset", value_name = "CPUS")]
     pub(crate) cpuset_cpus: Option<String>,
+    /// Limit the number of processes; -1 for no limit
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    pub(crate) pids_limit: Option<i64>,
+    /// Limit what each process may use, such as nofile=1024:2048
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    pub(crate) ulimit: Vec<Ulimit>,
+    /// Add a capability, such as NET_ADMIN, or ALL
+    #[arg(long, value_name = "CAP")]
+    pub(crate) cap_add: Vec<Capability>,
+    /// Drop a capability, or ALL
+    #[arg(long, value_name = "CAP")]
+    pub(crate) cap_drop: Vec<Capability>,
+    /// no-new-privileges[=true|=false], or seccomp=unconfined|FILE
+    #[arg(long, value_name = "OPTION")]
+    pub(crate) security_opt: Vec<String>,
+    /// Let nothing be written but to volumes
+    #[arg(long)]
+    pub(crate) read_only: bool,
     /// Remove the container when it ends
     #[arg(long)]
     pub(crate) rm: bool,

@@ -2,8 +2,10 @@
 
 use std::process::ExitCode;
 
+use anyhow::anyhow;
 use mydocker::container::{
-    self, Failure as StartFailure, Limits, NetworkMode, Spec, Started, parse_memory,
+    self, Capabilities, Confinement, Failure as StartFailure, Limits, NetworkMode, Spec, Started,
+    parse_memory,
 };
 use mydocker::image::{ImageName, Images};
 use mydocker_core::Netns;
@@ -103,6 +105,18 @@ fn networks(run: &Run) -> Result<(NetworkMode, Vec<Joining>), Failure> {
 
 fn spec_of(run: Run, mode: NetworkMode, joining: &[Joining]) -> anyhow::Result<Spec> {
     let image: ImageName = run.image.parse()?;
+    let limits = limits(&run)?;
+    let mut confinement = Confinement {
+        capabilities: Capabilities {
+            add: run.cap_add,
+            drop: run.cap_drop,
+        },
+        read_only: run.read_only,
+        ..Confinement::default()
+    };
+    for option in &run.security_opt {
+        confinement.set(option)?;
+    }
     let mut spec = Spec {
         name: run.name,
         command: run.command,
@@ -113,11 +127,8 @@ fn spec_of(run: Run, mode: NetworkMode, joining: &[Joining]) -> anyhow::Result<S
             .iter()
             .map(|volume| volume.parse())
             .collect::<Result<_, _>>()?,
-        limits: Limits {
-            memory_bytes: run.memory.as_deref().map(parse_memory).transpose()?,
-            cpu_percent: run.cpu,
-            cpuset: run.cpuset_cpus,
-        },
+        limits,
+        confinement,
         terminal: run.tty,
         interactive: run.interactive,
         detached: run.detach,
@@ -135,6 +146,24 @@ fn spec_of(run: Run, mode: NetworkMode, joining: &[Joining]) -> anyhow::Result<S
     }
     spec.check()?;
     Ok(spec)
+}
+
+fn limits(run: &Run) -> anyhow::Result<Limits> {
+    let pids_max = match run.pids_limit {
+        None | Some(-1 | 0) => None,
+        Some(limit) => Some(u32::try_from(limit).map_err(|_| {
+            anyhow!("a limit of {limit} processes is out of range: give -1 for no limit")
+        })?),
+    };
+    Ok(Limits {
+        memory_bytes: run.memory.as_deref().map(parse_memory).transpose()?,
+        cpu_percent: run.cpus.or(run.cpu),
+        // As by Docker, none is the default.
+        cpu_shares: run.cpu_shares.filter(|shares| *shares != 0),
+        cpuset: run.cpuset_cpus.clone(),
+        pids_max,
+        ulimits: run.ulimit.clone(),
+    })
 }
 
 /// Prints what joining the networks would do. The container is called as it is named, or after

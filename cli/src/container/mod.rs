@@ -23,7 +23,9 @@
 //!   the id alone, so that [`remove`] by force gets rid of such a container, too.
 
 mod bring_up;
+mod capabilities;
 mod cgroup;
+mod confinement;
 mod control;
 mod files;
 mod foreground;
@@ -37,6 +39,7 @@ mod process;
 mod record;
 mod run;
 mod runtime;
+mod seccomp;
 mod spec;
 mod stop;
 mod store;
@@ -45,14 +48,17 @@ mod teardown;
 mod volume;
 mod watch;
 
+pub use capabilities::{Capabilities, Capability};
+pub use confinement::Confinement;
 pub use id::Id;
-pub use limits::{Limits, parse_memory};
+pub use limits::{Limits, Ulimit, parse_cpus, parse_memory};
 pub use log::{LogLine, Stream, read_log};
 pub use network::{Attached, Network, NetworkFactory};
 pub use process::Process;
 pub use record::{Record, Status};
 pub use run::{Started, run};
 pub use runtime::Failure;
+pub use seccomp::{Profile, Seccomp};
 pub use spec::{NetworkMode, Spec};
 pub use stop::{remove, stop, tidy};
 pub use store::{Containers, Damaged, Listing};

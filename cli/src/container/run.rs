@@ -55,7 +55,10 @@ pub fn run(
 ) -> anyhow::Result<Started> {
     runtime::check()?;
     spec.check()?;
-    privilege::check("starting a container", privilege::TO_START_CONTAINERS)?;
+    spec.limits.check_here()?;
+    let capabilities = spec.confinement.capabilities.resolve();
+    let needed = privilege::TO_START_CONTAINERS.union(capabilities);
+    privilege::check("starting a container", needed)?;
     let detached = spec.detached;
     if spec.terminal && spec.interactive && !detached && !stdin().is_terminal() {
         bail!("standard input is not a terminal: leave out -t");

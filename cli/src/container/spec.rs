@@ -7,7 +7,7 @@ use mydocker_core::ContainerName;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{limits::Limits, volume::Volume};
+use super::{confinement::Confinement, limits::Limits, volume::Volume};
 use crate::image::ImageName;
 
 /// Most volumes, variables or arguments of one container.
@@ -34,6 +34,9 @@ pub struct Spec {
     pub volumes: Vec<Volume>,
     /// What it may use.
     pub limits: Limits,
+    /// What it may do.
+    #[serde(default)]
+    pub confinement: Confinement,
     /// Whether it gets a terminal of its own (`-t`).
     pub terminal: bool,
     /// Whether it reads what we read (`-i`).
@@ -74,6 +77,7 @@ impl Spec {
             hostname: None,
             volumes: Vec::new(),
             limits: Limits::default(),
+            confinement: Confinement::default(),
             terminal: false,
             interactive: false,
             detached: false,
@@ -157,7 +161,7 @@ mod tests {
             spec.check()
         };
         assert!(spec(&|_| ()).is_ok());
-        let bad: [&dyn Fn(&mut Spec); 10] = [
+        let bad: [&dyn Fn(&mut Spec); 11] = [
             &|s| s.env = vec!["NOVALUE".into()],
             &|s| s.env = vec!["=x".into()],
             &|s| s.command = vec!["a\0".into()],
@@ -165,7 +169,8 @@ mod tests {
             &|s| s.workdir = "tmp".into(),
             &|s| s.workdir = "/a/../..".into(),
             &|s| s.hostname = Some("a b".into()),
-            &|s| s.limits.cpu_percent = Some(0),
+            &|s| s.limits.pids_max = Some(0),
+            &|s| s.limits.cpu_percent = Some(0.0),
             &|s| s.limits.cpuset = Some("1-".into()),
             &|s| s.limits.memory_bytes = Some(1),
         ];

@@ -6,10 +6,12 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
+use rustix::thread::CapabilitySet;
 use serde_json::{Value, json};
 
+use super::resources::{resources, rlimits};
 use crate::{
-    container::{Limits, NetworkMode, Record, cgroup},
+    container::{NetworkMode, Record, cgroup, seccomp::Reader},
     privilege,
     store::make_dir,
 };
@@ -41,9 +43,6 @@ const READONLY_PATHS: [&str; 5] = [
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Length of the kernel's accounting period for processor time, microseconds.
-const CPU_PERIOD_US: u64 = 100_000;
-
 /// Where a container's parts are on the host.
 #[derive(Debug)]
 pub(crate) struct Places<'a> {
@@ -66,24 +65,20 @@ pub(crate) fn write(bundle: &Path, record: &Record, places: &Places<'_>) -> anyh
 
 fn config(record: &Record, places: &Places<'_>) -> anyhow::Result<Value> {
     let spec = &record.spec;
-    let capabilities = privilege::names(privilege::IN_CONTAINERS);
-    Ok(json!({
+    let confinement = &spec.confinement;
+    let capabilities = confinement.capabilities.resolve();
+    let mut config = json!({
         "ociVersion": "1.0.2",
         "hostname": spec.hostname,
-        "root": { "path": text(places.root)?, "readonly": false },
+        "root": { "path": text(places.root)?, "readonly": confinement.read_only },
         "process": {
             "terminal": spec.terminal,
             "user": { "uid": 0, "gid": 0 },
             "args": spec.command,
             "env": env(record),
             "cwd": text(&spec.workdir)?,
-            // Inheritable and ambient stay empty: a program that gives up root keeps nothing.
-            "capabilities": {
-                "bounding": capabilities,
-                "effective": capabilities,
-                "permitted": capabilities,
-            },
-            "noNewPrivileges": true,
+            "capabilities": capability_sets(capabilities),
+            "rlimits": rlimits(&spec.limits),
         },
         "mounts": mounts(record, places)?,
         "linux": {
@@ -94,7 +89,24 @@ fn config(record: &Record, places: &Places<'_>) -> anyhow::Result<Value> {
             "readonlyPaths": READONLY_PATHS,
             "sysctl": sysctls(spec.network),
         },
-    }))
+    });
+    if confinement.no_new_privileges {
+        // Only if true: libcontainer takes a `false` for a reason to load the filter when it may no more.
+        config["process"]["noNewPrivileges"] = json!(true);
+    }
+    if let Some(seccomp) = confinement
+        .seccomp
+        .resolve(capabilities, Reader::Libcontainer)?
+    {
+        config["linux"]["seccomp"] = seccomp;
+    }
+    Ok(config)
+}
+
+/// Inheritable and ambient stay empty: a program that gives up root keeps nothing.
+fn capability_sets(capabilities: CapabilitySet) -> Value {
+    let names = privilege::names(capabilities);
+    json!({ "bounding": names, "effective": names, "permitted": names })
 }
 
 fn namespaces(places: &Places<'_>) -> anyhow::Result<Vec<Value>> {
@@ -117,24 +129,6 @@ fn sysctls(network: NetworkMode) -> Value {
             "net.ipv4.ping_group_range": "0 2147483647",
         }),
     }
-}
-
-fn resources(limits: &Limits) -> Value {
-    // The runtime adds the devices that every container has (null, zero, tty, ...).
-    let mut resources = json!({ "devices": [{ "allow": false, "access": "rwm" }] });
-    if let Some(bytes) = limits.memory_bytes {
-        resources["memory"] = json!({ "limit": bytes });
-    }
-    let mut cpu = json!({});
-    if let Some(percent) = limits.cpu_percent {
-        cpu["period"] = json!(CPU_PERIOD_US);
-        cpu["quota"] = json!(CPU_PERIOD_US * u64::from(percent) / 100);
-    }
-    if let Some(cpuset) = &limits.cpuset {
-        cpu["cpus"] = json!(cpuset);
-    }
-    resources["cpu"] = cpu;
-    resources
 }
 
 fn mounts(record: &Record, places: &Places<'_>) -> anyhow::Result<Vec<Value>> {
@@ -201,7 +195,17 @@ fn mounts(record: &Record, places: &Places<'_>) -> anyhow::Result<Vec<Value>> {
         {
             continue;
         }
-        mounts.push(mount(text(target)?, "bind", text(source)?, &["bind", "rw"]));
+        let access = if record.spec.confinement.read_only {
+            "ro"
+        } else {
+            "rw"
+        };
+        mounts.push(mount(
+            text(target)?,
+            "bind",
+            text(source)?,
+            &["bind", access],
+        ));
     }
     Ok(mounts)
 }
@@ -261,19 +265,23 @@ mod tests {
     }
 
     #[test]
-    fn limits_become_resources() {
+    fn the_walls_are_up_unless_they_are_taken_down() {
         let mut record = example();
-        record.spec.limits = Limits {
-            memory_bytes: Some(1 << 20),
-            cpu_percent: Some(20),
-            cpuset: Some("0".into()),
-        };
-        let resources = &config_of(&record)["linux"]["resources"];
-        assert_eq!(resources["memory"]["limit"], 1 << 20);
-        assert_eq!(
-            resources["cpu"],
-            json!({ "period": 100_000, "quota": 20_000, "cpus": "0" })
-        );
+        let config = config_of(&record);
+        assert_eq!(config["process"]["noNewPrivileges"], true);
+        assert_eq!(config["root"]["readonly"], false);
+        assert!(config["linux"]["seccomp"].is_object());
+        record
+            .spec
+            .confinement
+            .set("no-new-privileges=false")
+            .unwrap();
+        record.spec.confinement.set("seccomp=unconfined").unwrap();
+        record.spec.confinement.read_only = true;
+        let config = config_of(&record);
+        assert!(config["process"]["noNewPrivileges"].is_null());
+        assert_eq!(config["root"]["readonly"], true);
+        assert!(config["linux"]["seccomp"].is_null());
     }
 
     #[test]

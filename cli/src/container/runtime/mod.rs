@@ -7,6 +7,7 @@ pub(crate) mod bundle;
 
 #[cfg(not(feature = "containers"))]
 mod absent;
+mod resources;
 #[cfg(feature = "containers")]
 mod youki;
 
