@@ -215,6 +215,41 @@ fn capabilities_and_privileges() {
         "mount -t tmpfs none /tmp && grep /tmp /proc/mounts",
     );
     assert!(said.contains("none /tmp tmpfs"), "{said}");
+    // A user who is not root has none, and execve(2) gives it none.
+    let said = inside(&host, "-u 1000 --cap-add NET_ADMIN", show);
+    assert_eq!(status(&said, "CapEff"), "0000000000000000");
+    assert_eq!(status(&said, "CapBnd"), "00000000a80435fb");
+}
+
+#[test]
+fn a_set_user_id_program_gives_nothing_unless_it_is_let() {
+    let Some(host) = host() else { return };
+    if !Path::new("/usr/bin/perl").exists() {
+        eprintln!("skipped: it has perl say who it is, since busybox gives up what it is given");
+        return;
+    }
+    host.sh(&format!(
+        "mkdir {0}; cd {0}; tar xf ../lib/image/busybox.tar
+         cp /usr/bin/perl suid; chmod 4755 suid; tar cf ../lib/image/suid.tar .",
+        host.dir().join("image").display()
+    ));
+    for (option, euid) in [
+        ("", "1000"),
+        ("--security-opt no-new-privileges", "1000"),
+        ("--security-opt no-new-privileges=false", "0"),
+    ] {
+        let line = format!("run --rm -u 1000 {PROGRAMS} {option} suid /suid -e");
+        let output = host
+            .mydocker_command(&line)
+            .arg("print $>")
+            .output()
+            .unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            euid,
+            "{option}: {output:?}"
+        );
+    }
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! The arguments of `mydocker run`.
 
+use std::net::IpAddr;
+use std::path::PathBuf;
+
 use clap::Args;
-use mydocker::container::{Capability, Ulimit, parse_cpus};
+use mydocker::container::{Capability, ExtraHost, Ulimit, parse_cpus};
 use mydocker_core::ContainerName;
 
 use super::{DryRun, EndpointArgs};
@@ -17,17 +20,39 @@ pub(crate) struct Run {
     #[arg(long, short)]
     pub(crate) tty: bool,
     /// Run in the background and print the id
-    #[arg(long, short, conflicts_with_all = ["interactive", "tty"])]
+    #[arg(long, short)]
     pub(crate) detach: bool,
     /// What to call it
     #[arg(long)]
     pub(crate) name: Option<ContainerName>,
-    /// The network to join, or `none`, or `host`
+    /// The network to join, or `none`, `host`, or `container:NAME` for that of a running container
     #[arg(long, alias = "network", value_name = "NET", default_value = "none")]
     pub(crate) net: Vec<String>,
-    /// Set an environment variable
-    #[arg(long, short, value_name = "K=V")]
+    /// Another name on its networks. So far the container itself knows it, by /etc/hosts: to find others
+    /// by name takes a name server
+    #[arg(long, value_name = "NAME")]
+    pub(crate) network_alias: Vec<String>,
+    /// A name server to ask instead of the host's
+    #[arg(long, value_name = "IP")]
+    pub(crate) dns: Vec<IpAddr>,
+    /// A domain to search instead of the host's; `.` for none
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) dns_search: Vec<String>,
+    /// Add a line to /etc/hosts; `host-gateway` is the host on the first network
+    #[arg(long, value_name = "NAME:IP")]
+    pub(crate) add_host: Vec<ExtraHost>,
+    /// Set an environment variable; without a value, to that of ours
+    #[arg(long, short, value_name = "K[=V]")]
     pub(crate) env: Vec<String>,
+    /// Set the environment variables that a file has, one a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
+    /// Run this program, with the command as its arguments
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) entrypoint: Option<String>,
+    /// Run as this user and group, by name or number
+    #[arg(long, short, value_name = "USER[:GROUP]")]
+    pub(crate) user: Option<String>,
     /// Mount a directory of the host
     #[arg(long, short, value_name = "HOST:CONTAINER[:ro]")]
     pub(crate) volume: Vec<String>,

@@ -15,9 +15,10 @@
 //!   killed the supervisor stops the container and takes it down.
 //! - The first process dies with its supervisor (`PR_SET_PDEATHSIG`). If the supervisor is killed, what
 //!   is left is found by [`Record::is_abandoned`] and taken down by the next [`stop`], [`remove`] or
-//!   [`tidy`]; so is what was running when the machine stopped. A program that changes its user sheds that
-//!   tie (the kernel's rule) and runs on alone: it is still listed as running, and [`stop`] and
-//!   [`remove`] find it by its recorded number and start time, and kill it.
+//!   [`tidy`]; so is what was running when the machine stopped. A program that starts as another user is tied
+//!   all the same; one that changes its user later sheds that tie (the kernel's rule), and runs on alone: it is
+//!   still listed as running, and [`stop`] and [`remove`] find it by its recorded number and start time, and
+//!   kill it.
 //! - What changes a container holds the lock in its directory, so two removals and a supervisor never meet.
 //! - A record that can't be read is named, and the other containers are usable. What is taken down goes by
 //!   the id alone, so that [`remove`] by force gets rid of such a container, too.
@@ -27,11 +28,13 @@ mod capabilities;
 mod cgroup;
 mod confinement;
 mod control;
+mod env;
 mod files;
 mod foreground;
 mod id;
 mod limits;
 mod log;
+mod names;
 mod netns;
 mod network;
 mod overlay;
@@ -45,14 +48,17 @@ mod stop;
 mod store;
 mod supervisor;
 mod teardown;
+mod user;
 mod volume;
 mod watch;
 
 pub use capabilities::{Capabilities, Capability};
 pub use confinement::Confinement;
+pub use env::variables;
 pub use id::Id;
 pub use limits::{Limits, Ulimit, parse_cpus, parse_memory};
 pub use log::{LogLine, Stream, read_log};
+pub use names::{ExtraHost, Names, check_name};
 pub use network::{Attached, Network, NetworkFactory};
 pub use process::Process;
 pub use record::{Record, Status};

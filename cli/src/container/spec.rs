@@ -7,7 +7,7 @@ use mydocker_core::ContainerName;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{confinement::Confinement, limits::Limits, volume::Volume};
+use super::{confinement::Confinement, id::Id, limits::Limits, names::Names, user, volume::Volume};
 use crate::image::ImageName;
 
 /// Most volumes, variables or arguments of one container.
@@ -22,14 +22,23 @@ pub struct Spec {
     pub name: Option<ContainerName>,
     /// The image it starts from.
     pub image: ImageName,
-    /// Program and arguments; a shell if empty.
+    /// Program and arguments that the command follows, instead of the image's.
+    #[serde(default)]
+    pub entrypoint: Option<Vec<String>>,
+    /// Program and arguments, or those of the entry point; a shell if both are empty.
     pub command: Vec<String>,
+    /// As whom it runs, `USER[:GROUP]` by names or numbers, instead of the image's.
+    #[serde(default)]
+    pub user: Option<String>,
     /// Variables, `KEY=VALUE`, on top of `PATH`, `HOME`, `HOSTNAME` and, with a terminal, `TERM`.
     pub env: Vec<String>,
     /// Where the program starts, absolute; made if it is missing.
     pub workdir: PathBuf,
     /// Host name; the id if none is given.
     pub hostname: Option<String>,
+    /// Which names it knows beside its own.
+    #[serde(default)]
+    pub names: Names,
     /// Host directories or files seen inside.
     pub volumes: Vec<Volume>,
     /// What it may use.
@@ -54,7 +63,7 @@ pub struct Spec {
 }
 
 /// Which network namespace a container lives in.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NetworkMode {
     /// Its own, with loopback only.
@@ -63,6 +72,8 @@ pub enum NetworkMode {
     Host,
     /// Its own, attached by a [`Network`](super::Network).
     Attached,
+    /// That of another container, which runs.
+    Container(Id),
 }
 
 impl Spec {
@@ -71,10 +82,13 @@ impl Spec {
         Self {
             name: None,
             image,
+            entrypoint: None,
             command: Vec::new(),
+            user: None,
             env: Vec::new(),
             workdir: PathBuf::from("/"),
             hostname: None,
+            names: Names::default(),
             volumes: Vec::new(),
             limits: Limits::default(),
             confinement: Confinement::default(),
@@ -90,8 +104,9 @@ impl Spec {
 
     /// Says what is wrong with it, before anything is done.
     pub fn check(&self) -> anyhow::Result<()> {
+        let entrypoint = self.entrypoint.iter().flatten();
         for (what, len) in [
-            ("arguments", self.command.len()),
+            ("arguments", self.command.len() + entrypoint.clone().count()),
             ("variables", self.env.len()),
             ("volumes", self.volumes.len()),
         ] {
@@ -99,12 +114,8 @@ impl Spec {
                 bail!("{len} {what} are more than {LIST_LEN_MAX}");
             }
         }
-        if let Some(text) = self
-            .command
-            .iter()
-            .chain(&self.env)
-            .find(|text| text.contains('\0'))
-        {
+        let mut texts = self.command.iter().chain(&self.env).chain(entrypoint);
+        if let Some(text) = texts.find(|text| text.contains('\0')) {
             bail!("{text:?} contains a NUL byte");
         }
         if self.command.first().is_some_and(String::is_empty) {
@@ -119,6 +130,10 @@ impl Spec {
         if let Some(hostname) = &self.hostname {
             check_hostname(hostname)?;
         }
+        if let Some(user) = &self.user {
+            user::check(user)?;
+        }
+        self.names.check()?;
         for volume in &self.volumes {
             volume.check()?;
         }
@@ -161,7 +176,7 @@ mod tests {
             spec.check()
         };
         assert!(spec(&|_| ()).is_ok());
-        let bad: [&dyn Fn(&mut Spec); 11] = [
+        let bad: [&dyn Fn(&mut Spec); 14] = [
             &|s| s.env = vec!["NOVALUE".into()],
             &|s| s.env = vec!["=x".into()],
             &|s| s.command = vec!["a\0".into()],
@@ -169,6 +184,9 @@ mod tests {
             &|s| s.workdir = "tmp".into(),
             &|s| s.workdir = "/a/../..".into(),
             &|s| s.hostname = Some("a b".into()),
+            &|s| s.entrypoint = Some(vec!["a\0".into()]),
+            &|s| s.user = Some(":".into()),
+            &|s| s.names.search = vec!["a b".into()],
             &|s| s.limits.pids_max = Some(0),
             &|s| s.limits.cpu_percent = Some(0.0),
             &|s| s.limits.cpuset = Some("1-".into()),

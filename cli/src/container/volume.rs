@@ -26,7 +26,9 @@ impl Volume {
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         if !self.source.is_absolute() {
             bail!(
-                "volume source `{}` is not an absolute path",
+                "volume source `{}` is not an absolute path: named volumes are not supported, and a \
+                 directory below this one is $PWD/{}",
+                self.source.display(),
                 self.source.display()
             );
         }

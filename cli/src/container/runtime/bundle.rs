@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::resources::{resources, rlimits};
 use crate::{
-    container::{NetworkMode, Record, cgroup, seccomp::Reader},
+    container::{NetworkMode, Record, cgroup, seccomp::Reader, user::User},
     privilege,
     store::make_dir,
 };
@@ -43,15 +43,17 @@ const READONLY_PATHS: [&str; 5] = [
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Where a container's parts are on the host.
+/// Where a container's parts are on the host, and what its image says of its user.
 #[derive(Debug)]
 pub(crate) struct Places<'a> {
     /// Its mounted root filesystem.
     pub(crate) root: &'a Path,
-    /// Its pinned network namespace; none to stay in the host's.
+    /// Its network namespace; none to stay in the host's.
     pub(crate) netns: Option<&'a Path>,
     /// Files bound over the image's: path on the host, path inside.
     pub(crate) files: &'a [(PathBuf, PathBuf)],
+    /// As whom its program runs.
+    pub(crate) user: &'a User,
 }
 
 /// Writes the bundle's `config.json` into the directory `bundle`.
@@ -73,11 +75,15 @@ fn config(record: &Record, places: &Places<'_>) -> anyhow::Result<Value> {
         "root": { "path": text(places.root)?, "readonly": confinement.read_only },
         "process": {
             "terminal": spec.terminal,
-            "user": { "uid": 0, "gid": 0 },
+            "user": {
+                "uid": places.user.uid,
+                "gid": places.user.gid,
+                "additionalGids": places.user.additional_gids,
+            },
             "args": spec.command,
-            "env": env(record),
+            "env": env(record, places.user),
             "cwd": text(&spec.workdir)?,
-            "capabilities": capability_sets(capabilities),
+            "capabilities": capability_sets(capabilities, places.user),
             "rlimits": rlimits(&spec.limits),
         },
         "mounts": mounts(record, places)?,
@@ -87,7 +93,7 @@ fn config(record: &Record, places: &Places<'_>) -> anyhow::Result<Value> {
             "resources": resources(&spec.limits),
             "maskedPaths": MASKED_PATHS,
             "readonlyPaths": READONLY_PATHS,
-            "sysctl": sysctls(spec.network),
+            "sysctl": sysctls(&spec.network),
         },
     });
     if confinement.no_new_privileges {
@@ -103,10 +109,12 @@ fn config(record: &Record, places: &Places<'_>) -> anyhow::Result<Value> {
     Ok(config)
 }
 
-/// Inheritable and ambient stay empty: a program that gives up root keeps nothing.
-fn capability_sets(capabilities: CapabilitySet) -> Value {
+/// Inheritable and ambient stay empty: a program that gives up root keeps nothing, and whoever is not root
+/// starts with nothing, as execve(2) would have it.
+fn capability_sets(capabilities: CapabilitySet, user: &User) -> Value {
     let names = privilege::names(capabilities);
-    json!({ "bounding": names, "effective": names, "permitted": names })
+    let held: &[String] = if user.uid == 0 { &names } else { &[] };
+    json!({ "bounding": names, "effective": held, "permitted": held })
 }
 
 fn namespaces(places: &Places<'_>) -> anyhow::Result<Vec<Value>> {
@@ -121,9 +129,10 @@ fn namespaces(places: &Places<'_>) -> anyhow::Result<Vec<Value>> {
 }
 
 /// As Docker has them: no privilege is needed for low ports and for ping in a namespace of one's own.
-fn sysctls(network: NetworkMode) -> Value {
+fn sysctls(network: &NetworkMode) -> Value {
     match network {
-        NetworkMode::Host => json!({}),
+        // Somebody else's.
+        NetworkMode::Host | NetworkMode::Container(_) => json!({}),
         NetworkMode::None | NetworkMode::Attached => json!({
             "net.ipv4.ip_unprivileged_port_start": "0",
             "net.ipv4.ping_group_range": "0 2147483647",
@@ -215,9 +224,9 @@ fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Value
 }
 
 /// The user's variables replace ours, and a later one an earlier.
-fn env(record: &Record) -> Vec<String> {
+fn env(record: &Record, user: &User) -> Vec<String> {
     let spec = &record.spec;
-    let mut env = vec![PATH.to_owned(), "HOME=/root".to_owned()];
+    let mut env = vec![PATH.to_owned(), format!("HOME={}", user.home)];
     env.extend(
         spec.hostname
             .iter()
@@ -244,11 +253,25 @@ mod tests {
     use super::*;
     use crate::container::record::example;
 
+    fn root() -> User {
+        User {
+            uid: 0,
+            gid: 0,
+            additional_gids: vec![0],
+            home: "/root".to_owned(),
+        }
+    }
+
     fn config_of(record: &Record) -> Value {
+        config_for(record, &root())
+    }
+
+    fn config_for(record: &Record, user: &User) -> Value {
         let places = Places {
             root: Path::new("/merged"),
             netns: Some(Path::new("/run/netns/x")),
             files: &[("/b/hosts".into(), "/etc/hosts".into())],
+            user,
         };
         config(record, &places).unwrap()
     }
@@ -259,9 +282,38 @@ mod tests {
         record.spec.env = vec!["PATH=/x".into(), "A=1".into(), "A=2=3".into()];
         record.spec.hostname = Some("h".into());
         assert_eq!(
-            env(&record),
+            env(&record, &root()),
             ["HOME=/root", "HOSTNAME=h", "PATH=/x", "A=2=3"]
         );
+    }
+
+    #[test]
+    fn who_is_not_root_holds_no_capability() {
+        let web = User {
+            uid: 1000,
+            gid: 1001,
+            additional_gids: vec![1001, 4],
+            home: "/srv".to_owned(),
+        };
+        let mut record = example();
+        record.spec.confinement.capabilities.add = vec!["NET_ADMIN".parse().unwrap()];
+        let process = &config_for(&record, &web)["process"];
+        assert_eq!(
+            process["user"],
+            json!({ "uid": 1000, "gid": 1001, "additionalGids": [1001, 4] })
+        );
+        let capabilities = &process["capabilities"];
+        assert_eq!(capabilities["effective"], json!([]));
+        assert_eq!(capabilities["permitted"], json!([]));
+        assert_eq!(capabilities["bounding"].as_array().unwrap().len(), 15);
+        assert!(
+            process["env"]
+                .as_array()
+                .unwrap()
+                .contains(&json!("HOME=/srv"))
+        );
+        let capabilities = &config_of(&record)["process"]["capabilities"];
+        assert_eq!(capabilities["effective"], capabilities["bounding"]);
     }
 
     #[test]
