@@ -271,6 +271,8 @@ fn bad_words_are_refused_with_a_reason() {
         ("--network-alias a", "--net NETWORK"),
         ("-v data:/data", "named volumes are not supported"),
         ("-v ./data:/data", "`./data` is not an absolute path"),
+        ("--runtime nosuchruntime", "`nosuchruntime`"),
+        ("--runtime /etc/passwd", "/etc/passwd is no program"),
     ] {
         let said = host.fails(2, &format!("run {flags} busybox true"));
         assert!(said.contains(why), "{flags}: {said}");

@@ -95,6 +95,9 @@ pub(crate) struct Run {
     /// Let nothing be written but to volumes
     #[arg(long)]
     pub(crate) read_only: bool,
+    /// Have another OCI runtime, such as runc, make it
+    #[arg(long, value_name = "PATH")]
+    pub(crate) runtime: Option<PathBuf>,
     /// Remove the container when it ends
     #[arg(long)]
     pub(crate) rm: bool,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::anyhow;
 use mydocker::container::{
     self, Capabilities, Confinement, Failure as StartFailure, Id, Limits, Names, NetworkMode, Spec,
-    Started, Status, check_name, parse_memory, variables,
+    Started, Status, check_name, find_runtime, parse_memory, variables,
 };
 use mydocker::image::{ImageName, Images};
 use mydocker_core::Netns;
@@ -214,6 +214,7 @@ fn spec_of(run: Run, mode: NetworkMode, joining: &[Joining]) -> anyhow::Result<S
             .collect::<Result<_, _>>()?,
         limits,
         confinement,
+        runtime: run.runtime.as_deref().map(find_runtime).transpose()?,
         terminal: run.tty,
         interactive: run.interactive,
         detached: run.detach,

@@ -5,6 +5,7 @@ use std::{
     io::{PipeReader, pipe},
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::{Path, PathBuf},
+    process,
 };
 
 use anyhow::Context;
@@ -76,7 +77,7 @@ pub(crate) fn bring_up(
     for (_, inside) in &files {
         overlay.drop_dangling_link(inside)?;
     }
-    let netns = home.path();
+    let netns = home.path(record.spec.runtime.is_none());
     let places = bundle::Places {
         root: &overlay.merged(),
         netns: netns.as_deref(),
@@ -91,8 +92,9 @@ pub(crate) fn bring_up(
         .then(|| LogWriter::open(&containers.log_path(&record.id)));
     let log = log.transpose()?;
     let (stdio, output) = stdio(record.spec.terminal, record.spec.detached, stdin, &user)?;
-    let (created, terminal) =
-        runtime::create(&record.id, &bundle_dir, &containers.runtime_dir(), stdio)?;
+    let program = record.spec.runtime.as_deref();
+    let state = containers.runtime_dir();
+    let (created, terminal) = runtime::create(program, &record.id, &bundle_dir, &state, stdio)?;
     locked.record.init = Some(Process::of(created.pid())?);
     locked.save()?;
     // From here on threads are allowed: the runtime clones no more.
@@ -164,12 +166,17 @@ impl Home {
         }
     }
 
-    /// Where the runtime finds it, which has our files.
-    fn path(&self) -> Option<PathBuf> {
+    /// Where a runtime finds it: one that is not `ours` is another process, without our files.
+    fn path(&self, ours: bool) -> Option<PathBuf> {
         match self {
             Self::Host => None,
             Self::Own(pin) => Some(pin.clone()),
-            Self::Shared(file) => Some(format!("/proc/self/fd/{}", file.as_raw_fd()).into()),
+            Self::Shared(file) if ours => {
+                Some(format!("/proc/self/fd/{}", file.as_raw_fd()).into())
+            }
+            Self::Shared(file) => {
+                Some(format!("/proc/{}/fd/{}", process::id(), file.as_raw_fd()).into())
+            }
         }
     }
 }

@@ -16,9 +16,9 @@
 //! - The first process dies with its supervisor (`PR_SET_PDEATHSIG`). If the supervisor is killed, what
 //!   is left is found by [`Record::is_abandoned`] and taken down by the next [`stop`], [`remove`] or
 //!   [`tidy`]; so is what was running when the machine stopped. A program that starts as another user is tied
-//!   all the same; one that changes its user later sheds that tie (the kernel's rule), and runs on alone: it is
-//!   still listed as running, and [`stop`] and [`remove`] find it by its recorded number and start time, and
-//!   kill it.
+//!   all the same; one that changes its user later sheds that tie (the kernel's rule), and one that another
+//!   runtime started never had it. They run on alone: still listed as running, and [`stop`] and
+//!   [`remove`] find them by recorded number and start time, and kill them.
 //! - What changes a container holds the lock in its directory, so two removals and a supervisor never meet.
 //! - A record that can't be read is named, and the other containers are usable. What is taken down goes by
 //!   the id alone, so that [`remove`] by force gets rid of such a container, too.
@@ -63,7 +63,7 @@ pub use network::{Attached, Network, NetworkFactory};
 pub use process::Process;
 pub use record::{Record, Status};
 pub use run::{Started, run};
-pub use runtime::Failure;
+pub use runtime::{Failure, find as find_runtime};
 pub use seccomp::{Profile, Seccomp};
 pub use spec::{NetworkMode, Spec};
 pub use stop::{remove, stop, tidy};

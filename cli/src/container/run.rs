@@ -53,7 +53,7 @@ pub fn run(
     spec: Spec,
     make_network: &NetworkFactory<'_>,
 ) -> anyhow::Result<Started> {
-    runtime::check()?;
+    runtime::check(spec.runtime.as_deref())?;
     spec.check()?;
     spec.limits.check_here()?;
     let capabilities = spec.confinement.capabilities.resolve();

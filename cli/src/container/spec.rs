@@ -46,6 +46,9 @@ pub struct Spec {
     /// What it may do.
     #[serde(default)]
     pub confinement: Confinement,
+    /// The OCI runtime that makes it, an absolute path, instead of the embedded one.
+    #[serde(default)]
+    pub runtime: Option<PathBuf>,
     /// Whether it gets a terminal of its own (`-t`).
     pub terminal: bool,
     /// Whether it reads what we read (`-i`).
@@ -92,6 +95,7 @@ impl Spec {
             volumes: Vec::new(),
             limits: Limits::default(),
             confinement: Confinement::default(),
+            runtime: None,
             terminal: false,
             interactive: false,
             detached: false,
@@ -137,6 +141,9 @@ impl Spec {
         for volume in &self.volumes {
             volume.check()?;
         }
+        if let Some(runtime) = self.runtime.as_ref().filter(|path| !path.is_absolute()) {
+            bail!("runtime `{}` is not an absolute path", runtime.display());
+        }
         if self.detached && self.interactive && !self.terminal {
             bail!("a detached container has nobody to read from: leave out -i or -d");
         }
@@ -176,7 +183,7 @@ mod tests {
             spec.check()
         };
         assert!(spec(&|_| ()).is_ok());
-        let bad: [&dyn Fn(&mut Spec); 14] = [
+        let bad: [&dyn Fn(&mut Spec); 15] = [
             &|s| s.env = vec!["NOVALUE".into()],
             &|s| s.env = vec!["=x".into()],
             &|s| s.command = vec!["a\0".into()],
@@ -187,6 +194,7 @@ mod tests {
             &|s| s.entrypoint = Some(vec!["a\0".into()]),
             &|s| s.user = Some(":".into()),
             &|s| s.names.search = vec!["a b".into()],
+            &|s| s.runtime = Some("runc".into()),
             &|s| s.limits.pids_max = Some(0),
             &|s| s.limits.cpu_percent = Some(0.0),
             &|s| s.limits.cpuset = Some("1-".into()),

@@ -100,10 +100,12 @@ fn config(record: &Record, places: &Places<'_>) -> anyhow::Result<Value> {
         // Only if true: libcontainer takes a `false` for a reason to load the filter when it may no more.
         config["process"]["noNewPrivileges"] = json!(true);
     }
-    if let Some(seccomp) = confinement
-        .seccomp
-        .resolve(capabilities, Reader::Libcontainer)?
-    {
+    // youki is made of the embedded library.
+    let reader = match &spec.runtime {
+        Some(program) if !program.ends_with("youki") => Reader::Standard,
+        Some(_) | None => Reader::Libcontainer,
+    };
+    if let Some(seccomp) = confinement.seccomp.resolve(capabilities, reader)? {
         config["linux"]["seccomp"] = seccomp;
     }
     Ok(config)
@@ -314,6 +316,24 @@ mod tests {
         );
         let capabilities = &config_of(&record)["process"]["capabilities"];
         assert_eq!(capabilities["effective"], capabilities["bounding"]);
+    }
+
+    #[test]
+    fn a_mask_is_where_the_runtime_reads_it() {
+        let mut record = example();
+        let mut first_mask = |runtime: Option<&str>| {
+            record.spec.runtime = runtime.map(Into::into);
+            let rules = config_of(&record)["linux"]["seccomp"]["syscalls"].clone();
+            let rules = rules.as_array().unwrap().clone();
+            let args = rules
+                .iter()
+                .flat_map(|rule| rule["args"].as_array().into_iter().flatten());
+            let mut masked = args.filter(|arg| arg["op"] == "SCMP_CMP_MASKED_EQ");
+            masked.next().unwrap()["value"].as_u64().unwrap()
+        };
+        assert_eq!(first_mask(Some("/usr/sbin/runc")), 0x7e02_0000);
+        assert_eq!(first_mask(Some("/usr/bin/youki")), 0);
+        assert_eq!(first_mask(None), 0);
     }
 
     #[test]

@@ -4,12 +4,8 @@
 //! a single thread. The supervisor does so, before it starts its own threads.
 
 use std::{
-    fs::File,
     io::{ErrorKind, PipeReader, PipeWriter, Read, Write, pipe},
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::{net::UnixListener, process::CommandExt},
-    },
+    os::{fd::OwnedFd, unix::process::CommandExt},
     path::Path,
     process::Command,
     sync::Arc,
@@ -25,14 +21,14 @@ use libcontainer::{
 };
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use super::{Failure, Stdio};
+use super::{
+    Failure, Stdio,
+    console::{self, Console},
+};
 use crate::container::{
     Id,
-    control::receive_file,
     process::{Process, ProcessHandle},
 };
-
-const CONSOLE_SOCKET: &str = "console.sock";
 
 /// A container that is complete but for its program, which waits to be started.
 #[derive(Debug)]
@@ -99,9 +95,9 @@ pub(crate) fn create(
         .context("can't use the runtime's state directory")?;
     let (builder, console) = match stdio {
         Stdio::Terminal => {
-            let console = listen(bundle)?;
+            let console = Console::listen(bundle)?;
             (
-                builder.with_console_socket(Some(bundle.join(CONSOLE_SOCKET))),
+                builder.with_console_socket(Some(bundle.join(console::SOCKET))),
                 Some(console),
             )
         }
@@ -128,7 +124,7 @@ pub(crate) fn create(
         .pid()
         .ok_or_else(|| anyhow!("the container has no process"))?
         .as_raw();
-    let terminal = console.as_ref().map(accept_terminal).transpose()?;
+    let terminal = console.as_ref().map(Console::accept).transpose()?;
     Ok((
         Created {
             container,
@@ -137,24 +133,6 @@ pub(crate) fn create(
         },
         terminal,
     ))
-}
-
-fn listen(bundle: &Path) -> anyhow::Result<UnixListener> {
-    let what = || format!("can't listen in {}", bundle.display());
-    // A socket's path may have 108 bytes at most; the bundle's own may be longer.
-    let dir = File::open(bundle).with_context(what)?;
-    let short = format!("/proc/self/fd/{}/{CONSOLE_SOCKET}", dir.as_raw_fd());
-    let listener = UnixListener::bind(short).with_context(what)?;
-    listener.set_nonblocking(true).with_context(what)?;
-    Ok(listener)
-}
-
-/// The container connected while it was created, so there is no waiting.
-fn accept_terminal(listener: &UnixListener) -> anyhow::Result<OwnedFd> {
-    let (stream, _) = listener
-        .accept()
-        .context("the container did not offer its terminal")?;
-    receive_file(&stream)?.ok_or_else(|| anyhow!("the container offered no terminal"))
 }
 
 /// The last of our code that runs in the container.
