@@ -22,6 +22,9 @@ need busybox busybox-static
 need sysctl procps
 need nsenter util-linux
 need strace strace
+need runc runc # beside the embedded runtime
+# A library has no command to look for.
+echo | cc -E -include seccomp.h - >/dev/null 2>&1 || missing="$missing libseccomp-dev"
 for other in "$@"; do
 	case $other in
 	netavark) [ -e "${NETAVARK:-/usr/lib/podman/netavark}" ] || missing="$missing netavark" ;;

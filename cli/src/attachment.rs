@@ -24,6 +24,9 @@ pub(crate) struct Joining {
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) mac: Option<Mac>,
     pub(crate) ports: Vec<PortSpec>,
+    /// What else it is called on the network.
+    #[serde(default)]
+    pub(crate) aliases: Vec<String>,
 }
 
 impl Joining {
@@ -56,14 +59,21 @@ impl Network for Attachments {
         let joining: Vec<Joining> = serde_json::from_value(container.spec.attachments.clone())
             .with_context(|| format!("the record of container {name} is damaged"))?;
         let netns = netns(pin)?;
+        let gateways = match joining.first() {
+            Some(first) if container.spec.names.want_gateway() => self.gateways(&first.network)?,
+            _ => Vec::new(),
+        };
         let mut endpoints: Vec<Endpoint> = Vec::new();
+        let mut aliases: Vec<Vec<String>> = Vec::new();
         for joining in joining {
             let network = joining.network.clone();
+            let called = joining.aliases.clone();
             match self.0.apply(&joining.request(name.clone(), netns.clone())) {
                 Ok(done) => {
                     done.plan.warnings.iter().for_each(warn);
                     if let Change::EndpointAdded(endpoint) = done.plan.change {
                         endpoints.push(endpoint);
+                        aliases.push(called);
                     }
                 }
                 Err(error) => {
@@ -79,11 +89,16 @@ impl Network for Attachments {
         let hostname = container.spec.hostname.as_deref();
         let also = Some(name.as_str()).filter(|name| Some(*name) != hostname);
         let names: Vec<&str> = hostname.into_iter().chain(also).collect();
-        let addresses = endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
+        let mut hosts = Vec::new();
+        for (endpoint, aliases) in endpoints.iter().zip(&aliases) {
+            let aliases = aliases.iter().map(String::as_str);
+            let names: Vec<&str> = names.iter().copied().chain(aliases).collect();
+            let addresses = endpoint.addresses.iter();
+            hosts.extend(addresses.map(|address| (address.addr(), names.join(" "))));
+        }
         Ok(Attached {
-            hosts: addresses
-                .map(|address| (address.addr(), names.join(" ")))
-                .collect(),
+            hosts,
+            gateways,
             info: serde_json::to_value(&endpoints)?,
             ..Attached::default()
         })
@@ -109,6 +124,20 @@ impl Network for Attachments {
             }
         }
         failed.map_or(Ok(()), |error| Err(error.into()))
+    }
+}
+
+impl Attachments {
+    /// The host's addresses on a network, one of each family at most.
+    fn gateways(&self, network: &NetworkName) -> anyhow::Result<Vec<IpAddr>> {
+        let state = self.0.view()?.state;
+        let network = state
+            .network(network)
+            .with_context(|| format!("no network `{network}`"))?;
+        let families = network.families();
+        Ok(families
+            .filter_map(|family| network.way_out(family)?.gateway)
+            .collect())
     }
 }
 

@@ -58,6 +58,7 @@ impl Network for Notes {
             nameservers: vec!["10.0.0.1".parse()?],
             search: vec!["lan".to_owned()],
             info: json!({ "address": "10.0.0.2" }),
+            ..Attached::default()
         })
     }
 

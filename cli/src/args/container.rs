@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use clap::{Args, ValueEnum};
-use mydocker::container::User;
 use mydocker_core::ContainerName;
 use rustix::process::Signal;
 
@@ -154,9 +153,9 @@ pub(crate) struct Exec {
     /// Start in this directory
     #[arg(long, short, value_name = "DIR")]
     pub(crate) workdir: Option<PathBuf>,
-    /// Run as this user
-    #[arg(long, short, value_name = "UID[:GID]")]
-    pub(crate) user: Option<User>,
+    /// Run as this user, by names or numbers
+    #[arg(long, short, value_name = "USER[:GROUP]")]
+    pub(crate) user: Option<String>,
     /// A name, id or unique prefix of an id
     pub(crate) container: String,
     /// The command and its arguments

@@ -46,8 +46,9 @@ impl Row {
     fn of(record: &Record, endpoints: &[&Endpoint], now: SystemTime) -> Self {
         let status = record.status();
         let has_ended = status == Status::Exited;
-        let networks = match record.spec.network {
+        let networks = match &record.spec.network {
             NetworkMode::Host => vec!["host".to_owned()],
+            NetworkMode::Container(other) => vec![format!("container:{other}")],
             // Its addresses are somebody else's by now; the networks are those that it joins again.
             _ if has_ended => record.spec.networks.clone(),
             NetworkMode::None | NetworkMode::Attached => endpoints

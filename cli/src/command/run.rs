@@ -1,9 +1,12 @@
 //! `mydocker run`
 
+use std::fmt::Display;
 use std::process::ExitCode;
 
+use anyhow::anyhow;
 use mydocker::container::{
-    self, Failure as StartFailure, Limits, NetworkMode, Spec, Started, parse_memory,
+    self, Capabilities, Confinement, Failure as StartFailure, Id, Limits, Names, NetworkMode, Spec,
+    Started, Status, check_name, find_runtime, parse_memory, variables,
 };
 use mydocker::image::{ImageName, Images};
 use mydocker_core::Netns;
@@ -17,10 +20,17 @@ use crate::report;
 
 /// What Docker exits with when a container could not be set up.
 const NOT_SET_UP: u8 = 125;
+/// Most names of a container beside its own.
+const ALIASES_MAX: usize = 256;
+/// How a word begins that names a container instead of a network.
+const OTHER: &str = "container:";
 
-pub(super) fn run(app: &App, run: Run) -> Result<ExitCode, Failure> {
+pub(super) fn run(app: &App, mut run: Run) -> Result<ExitCode, Failure> {
     let dry_run = run.dry_run.dry_run;
-    let (mode, joining) = networks(&run)?;
+    let (mode, joining) = networks(app, &run)?;
+    if let NetworkMode::Container(other) = &mode {
+        run.hostname = app.containers()?.find(other.as_str())?.spec.hostname;
+    }
     let spec = spec_of(run, mode, &joining).map_err(|error| Failure::from(error).with_code(2))?;
     if let Some(format) = dry_run {
         return plan(app, &spec, joining, format).map(|()| ExitCode::SUCCESS);
@@ -72,37 +82,54 @@ impl Failure {
     }
 }
 
+/// What is wrong with the command line.
+fn usage(message: impl Display) -> Failure {
+    Failure::refused(message).with_code(2)
+}
+
 /// Which namespace, and which networks are joined how.
-fn networks(run: &Run) -> Result<(NetworkMode, Vec<Joining>), Failure> {
-    let usage = |message: &str| Failure::refused(message).with_code(2);
+fn networks(app: &App, run: &Run) -> Result<(NetworkMode, Vec<Joining>), Failure> {
     let words: Vec<&str> = run.net.iter().map(String::as_str).collect();
     let mode = match words[..] {
-        ["none"] => NetworkMode::None,
-        ["host"] => NetworkMode::Host,
-        _ if words.contains(&"none") || words.contains(&"host") => {
-            return Err(usage("--net none and --net host go with no other network"));
+        ["none"] => Some(NetworkMode::None),
+        ["host"] => Some(NetworkMode::Host),
+        [word] if let Some(name) = word.strip_prefix(OTHER) => {
+            check_alone(run)?;
+            check_shared(run, word)?;
+            return Ok((NetworkMode::Container(running(app, name)?), Vec::new()));
         }
-        _ => NetworkMode::Attached,
-    };
-    let asked = &run.endpoint;
-    if mode != NetworkMode::Attached {
-        if !asked.publish.is_empty() || !asked.ip.is_empty() || asked.mac_address.is_some() {
+        _ if words
+            .iter()
+            .any(|word| ["none", "host"].contains(word) || word.starts_with(OTHER)) =>
+        {
             return Err(usage(
-                "-p, --ip and --mac-address need a network: give --net NETWORK",
+                "--net none, --net host and --net container:NAME go with no other network",
             ));
         }
+        _ => None,
+    };
+    if let Some(mode) = mode {
+        check_alone(run)?;
         return Ok((mode, Vec::new()));
     }
+    let asked = &run.endpoint;
     if words.len() > 1 && (!asked.ip.is_empty() || asked.mac_address.is_some()) {
         return Err(usage(
             "--ip and --mac-address go with one network: use network connect",
         ));
     }
+    if run.network_alias.len() > ALIASES_MAX {
+        let count = run.network_alias.len();
+        return Err(usage(format!(
+            "{count} network aliases are more than {ALIASES_MAX}"
+        )));
+    }
+    for alias in &run.network_alias {
+        check_name("network alias", alias).map_err(usage)?;
+    }
     let mut joining = Vec::new();
     for (index, word) in words.iter().enumerate() {
-        let network = word
-            .parse()
-            .map_err(|error| Failure::refused(error).with_code(2))?;
+        let network = word.parse().map_err(usage)?;
         let addresses = asked.ip.clone();
         // The first network is the way out, and so the way in.
         let ports = if index == 0 {
@@ -115,28 +142,98 @@ fn networks(run: &Run) -> Result<(NetworkMode, Vec<Joining>), Failure> {
             addresses,
             mac: asked.mac_address,
             ports,
+            aliases: run.network_alias.clone(),
         });
     }
-    Ok((mode, joining))
+    Ok((NetworkMode::Attached, joining))
+}
+
+/// Refuses what only a network can give.
+fn check_alone(run: &Run) -> Result<(), Failure> {
+    let asked = &run.endpoint;
+    if !asked.publish.is_empty()
+        || !asked.ip.is_empty()
+        || asked.mac_address.is_some()
+        || !run.network_alias.is_empty()
+    {
+        return Err(usage(
+            "-p, --ip, --mac-address and --network-alias need a network: give --net NETWORK",
+        ));
+    }
+    if run.add_host.iter().any(|host| host.address.is_none()) {
+        return Err(usage(
+            "--add-host NAME:host-gateway needs a network: give --net NETWORK",
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses what the container whose network is shared has said already.
+fn check_shared(run: &Run, word: &str) -> Result<(), Failure> {
+    let given = [
+        ("--hostname", run.hostname.is_some()),
+        ("--dns", !run.dns.is_empty()),
+        ("--dns-search", !run.dns_search.is_empty()),
+        ("--add-host", !run.add_host.is_empty()),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        Some((flag, _)) => Err(usage(format!(
+            "{flag} does not go with --net {word}, which has that container's names"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The container of that name, if it runs.
+fn running(app: &App, name: &str) -> Result<Id, Failure> {
+    let not_set_up = |error: anyhow::Error| Failure::from(error).with_code(NOT_SET_UP);
+    let record = app.containers()?.find(name).map_err(not_set_up)?;
+    match record.status() {
+        Status::Running => Ok(record.id),
+        status @ (Status::Created | Status::Exited) => Err(not_set_up(anyhow!(
+            "container {} is {status}: only the network of a running container can be joined",
+            record.name
+        ))),
+    }
 }
 
 fn spec_of(run: Run, mode: NetworkMode, joining: &[Joining]) -> anyhow::Result<Spec> {
     let image: ImageName = run.image.parse()?;
+    let limits = limits(&run)?;
+    let mut confinement = Confinement {
+        capabilities: Capabilities {
+            add: run.cap_add,
+            drop: run.cap_drop,
+        },
+        read_only: run.read_only,
+        ..Confinement::default()
+    };
+    for option in &run.security_opt {
+        confinement.set(option)?;
+    }
     let mut spec = Spec {
         name: run.name,
+        // An empty one takes the image's away.
+        entrypoint: run
+            .entrypoint
+            .map(|program| Vec::from_iter((!program.is_empty()).then_some(program))),
         command: run.command,
-        env: run.env,
+        user: run.user.filter(|user| !user.is_empty()),
+        env: variables(&run.env_file, &run.env)?,
         hostname: run.hostname,
+        names: Names {
+            servers: run.dns,
+            search: run.dns_search,
+            hosts: run.add_host,
+        },
         volumes: run
             .volume
             .iter()
             .map(|volume| volume.parse())
             .collect::<Result<_, _>>()?,
-        limits: Limits {
-            memory_bytes: run.memory.as_deref().map(parse_memory).transpose()?,
-            cpu_percent: run.cpu,
-            cpuset: run.cpuset_cpus,
-        },
+        limits,
+        confinement,
+        runtime: run.runtime.as_deref().map(find_runtime).transpose()?,
         terminal: run.tty,
         interactive: run.interactive,
         detached: run.detach,
@@ -154,6 +251,24 @@ fn spec_of(run: Run, mode: NetworkMode, joining: &[Joining]) -> anyhow::Result<S
     }
     spec.check()?;
     Ok(spec)
+}
+
+fn limits(run: &Run) -> anyhow::Result<Limits> {
+    let pids_max = match run.pids_limit {
+        None | Some(-1 | 0) => None,
+        Some(limit) => Some(u32::try_from(limit).map_err(|_| {
+            anyhow!("a limit of {limit} processes is out of range: give -1 for no limit")
+        })?),
+    };
+    Ok(Limits {
+        memory_bytes: run.memory.as_deref().map(parse_memory).transpose()?,
+        cpu_percent: run.cpus.or(run.cpu),
+        // As by Docker, none is the default.
+        cpu_shares: run.cpu_shares.filter(|shares| *shares != 0),
+        cpuset: run.cpuset_cpus.clone(),
+        pids_max,
+        ulimits: run.ulimit.clone(),
+    })
 }
 
 /// Prints what joining the networks would do. The container is called as it is named, or after

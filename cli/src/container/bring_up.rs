@@ -3,12 +3,17 @@
 use std::{
     fs::File,
     io::{PipeReader, PipeWriter, pipe},
-    os::fd::{AsFd, OwnedFd},
-    path::Path,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::{Path, PathBuf},
+    process,
 };
 
 use anyhow::Context;
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::{
+    fs::{Uid, fchown},
+    pty::{OpenptFlags, ioctl_tiocgptpeer},
+    termios::{Winsize, tcsetwinsize},
+};
 
 use super::{
     NetworkFactory,
@@ -16,11 +21,14 @@ use super::{
     files::EtcFiles,
     log::LogWriter,
     netns,
+    network::Attached,
     overlay::MadeDirs,
     process::Process,
+    record::{Record, Status},
     runtime::{self, Stdio, bundle},
     spec::NetworkMode,
     store::{Containers, Locked},
+    user::{self, User},
     wait,
 };
 
@@ -58,21 +66,29 @@ pub(crate) fn bring_up(
     if record.spec.workdir != Path::new("/") {
         overlay.make_dir_inside(&record.spec.workdir)?;
     }
-    let netns = (record.spec.network != NetworkMode::Host).then(|| containers.netns(&record.id));
-    if let Some(netns) = &netns {
-        netns::create(netns)?;
-    }
     wait::begin(&containers.exit_path(&record.id))?;
+    let user = user::resolve(record.spec.user.as_deref(), &overlay)?;
     let bundle_dir = containers.bundle(&record.id);
-    let etc = EtcFiles::create(bundle_dir.join("etc"), &hostname)?;
+    let etc_dir = bundle_dir.join("etc");
+    let home = Home::make(containers, record)?;
+    let etc = match &record.spec.network {
+        NetworkMode::Container(other) => {
+            EtcFiles::share(etc_dir, &containers.bundle(other).join("etc"))?
+        }
+        NetworkMode::None | NetworkMode::Host | NetworkMode::Attached => {
+            EtcFiles::create(etc_dir, &hostname, record.spec.names.clone())?
+        }
+    };
     let files = etc.mounts();
     for (_, inside) in &files {
         overlay.drop_dangling_link(inside)?;
     }
+    let netns = home.path(record.spec.runtime.is_none());
     let places = bundle::Places {
         root: &overlay.merged(),
         netns: netns.as_deref(),
         files: &files,
+        user: &user,
     };
     bundle::write(&bundle_dir, record, &places)?;
 
@@ -85,16 +101,18 @@ pub(crate) fn bring_up(
         }
         stdin => (stdin, None),
     };
-    let (stdio, output) = stdio(record.spec.terminal, hello.attached, stdin)?;
-    let (created, terminal) =
-        runtime::create(&record.id, &bundle_dir, &containers.runtime_dir(), stdio)?;
+    let (stdio, output) = stdio(record.spec.terminal, hello.attached, stdin, &user)?;
+    let program = record.spec.runtime.as_deref();
+    let state = containers.runtime_dir();
+    let (created, terminal) = runtime::create(program, &record.id, &bundle_dir, &state, stdio)?;
     locked.record.init = Some(Process::of(created.pid())?);
     locked.save_running()?;
     // From here on threads are allowed: the runtime clones no more.
-    match (locked.record.spec.network, &netns) {
-        (NetworkMode::Attached, Some(netns)) => {
+    match &locked.record.spec.network {
+        NetworkMode::Attached => {
+            let netns = containers.netns(&locked.record.id);
             let attached = make_network(containers)
-                .and_then(|mut network| network.attach(&locked.record, netns))
+                .and_then(|mut network| network.attach(&locked.record, &netns))
                 .with_context(|| {
                     format!(
                         "can't attach container {} to its networks",
@@ -104,11 +122,13 @@ pub(crate) fn bring_up(
             locked.record.endpoints = attached.info.clone();
             etc.attach(&attached)?;
         }
-        (NetworkMode::Host, _) => etc.copy_from_host(&hostname)?,
-        (NetworkMode::None | NetworkMode::Attached, _) => {}
+        NetworkMode::Host => etc.copy_from_host(&hostname)?,
+        NetworkMode::None => etc.attach(&Attached::default())?,
+        NetworkMode::Container(_) => {}
     }
     if let Some(terminal) = &terminal {
         set_size(terminal, hello)?;
+        give_terminal(terminal, &user)?;
     }
     created.start()?;
     locked.record.set_running();
@@ -122,12 +142,64 @@ pub(crate) fn bring_up(
     })
 }
 
+/// The network namespace that a container lives in.
+enum Home {
+    Host,
+    /// Pinned here.
+    Own(PathBuf),
+    /// Another container's, kept by the open file.
+    Shared(File),
+}
+
+impl Home {
+    fn make(containers: &Containers, record: &Record) -> anyhow::Result<Self> {
+        match &record.spec.network {
+            NetworkMode::Host => Ok(Self::Host),
+            NetworkMode::None | NetworkMode::Attached => {
+                let pin = containers.netns(&record.id);
+                netns::create(&pin)?;
+                Ok(Self::Own(pin))
+            }
+            NetworkMode::Container(other) => {
+                let other = containers.load(other)?.with_context(|| {
+                    format!("no container {other}, whose network is to be joined")
+                })?;
+                let running = match (&other.init, other.status()) {
+                    (Some(init), Status::Running) => netns::of_process(init)?,
+                    (_, Status::Created | Status::Running | Status::Exited) => None,
+                };
+                running.map(Self::Shared).with_context(|| {
+                    format!(
+                        "container {} does not run: its network can't be joined",
+                        other.name
+                    )
+                })
+            }
+        }
+    }
+
+    /// Where a runtime finds it: one that is not `ours` is another process, without our files.
+    fn path(&self, ours: bool) -> Option<PathBuf> {
+        match self {
+            Self::Host => None,
+            Self::Own(pin) => Some(pin.clone()),
+            Self::Shared(file) if ours => {
+                Some(format!("/proc/self/fd/{}", file.as_raw_fd()).into())
+            }
+            Self::Shared(file) => {
+                Some(format!("/proc/{}/fd/{}", process::id(), file.as_raw_fd()).into())
+            }
+        }
+    }
+}
+
 type Output = Option<(PipeReader, PipeReader)>;
 
 fn stdio(
     terminal: bool,
     attached: bool,
     stdin: Option<OwnedFd>,
+    user: &User,
 ) -> anyhow::Result<(Stdio, Output)> {
     if terminal {
         return Ok((Stdio::Terminal, None));
@@ -141,6 +213,8 @@ fn stdio(
     if !attached {
         let (stdout_log, stdout) = pipe().context("can't make a pipe")?;
         let (stderr_log, stderr) = pipe().context("can't make a pipe")?;
+        give(&stdout, user)?;
+        give(&stderr, user)?;
         let files = Stdio::Files {
             stdin,
             stdout: stdout.into(),
@@ -161,6 +235,19 @@ fn stdio(
         },
         None,
     ))
+}
+
+/// So that its user can open what it writes to again, as `/dev/stdout` does.
+fn give(file: impl AsFd, user: &User) -> anyhow::Result<()> {
+    fchown(file, Some(Uid::from_raw(user.uid)), None).context("can't give the container its output")
+}
+
+/// The same for its end of `terminal`.
+fn give_terminal(terminal: &OwnedFd, user: &User) -> anyhow::Result<()> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let inside =
+        ioctl_tiocgptpeer(terminal, flags).context("can't open the container's terminal")?;
+    give(inside, user)
 }
 
 pub(crate) fn set_size(terminal: &OwnedFd, hello: Hello) -> anyhow::Result<()> {

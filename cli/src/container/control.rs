@@ -187,10 +187,6 @@ impl AsFd for Control {
 }
 
 /// Takes the file that comes with the next bytes on a socket.
-#[cfg_attr(
-    not(feature = "containers"),
-    expect(dead_code, reason = "only a runtime offers a terminal")
-)]
 pub(crate) fn receive_file(socket: impl AsFd) -> anyhow::Result<Option<OwnedFd>> {
     let mut text = [0; 4096];
     receive_bytes(socket, &mut text).map(|(_, file)| file)

@@ -4,9 +4,8 @@ use std::{
     ffi::OsStr,
     fs::File,
     io::{self, Write},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
-    str::FromStr,
 };
 
 use anyhow::{Context, bail};
@@ -27,6 +26,7 @@ use super::{
     runtime::{self, Failure, Stdio, process},
     store::Containers,
     supervisor::PASSED_ON,
+    user::{self, User},
     watch,
 };
 use crate::privilege;
@@ -46,44 +46,14 @@ pub struct Exec {
     pub env: Vec<String>,
     /// Where it starts, absolute.
     pub workdir: Option<PathBuf>,
-    /// Whom it runs as.
-    pub user: Option<User>,
+    /// Whom it runs as, `USER[:GROUP]`, as for a first program.
+    pub user: Option<String>,
     /// Whether it gets a terminal of its own (`-t`).
     pub terminal: bool,
     /// Whether it reads what we read (`-i`).
     pub interactive: bool,
     /// Whether it runs on by itself (`-d`); nobody sees its output then.
     pub detached: bool,
-}
-
-/// A user by numbers: `UID[:GID]`; without a group, group 0.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct User {
-    /// User id inside.
-    pub uid: u32,
-    /// Group id inside.
-    pub gid: u32,
-}
-
-impl FromStr for User {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> anyhow::Result<Self> {
-        let number = |text: &str| {
-            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-            // The kernel keeps the highest number for nobody at all.
-            let number = text
-                .parse()
-                .ok()
-                .filter(|number| digits && *number != u32::MAX);
-            number.with_context(|| format!("user `{text}` is not a number: give UID or UID:GID"))
-        };
-        let (uid, gid) = text.split_once(':').unwrap_or((text, "0"));
-        Ok(Self {
-            uid: number(uid)?,
-            gid: number(gid)?,
-        })
-    }
 }
 
 /// What has become of a program that was run in a container.
@@ -100,7 +70,6 @@ pub enum Executed {
 ///
 /// An error that holds a [`Failure`] knows the exit code.
 pub fn exec(containers: &Containers, id: &Id, exec: &Exec) -> anyhow::Result<Executed> {
-    runtime::check()?;
     privilege::check(
         "running a program in a container",
         privilege::TO_START_CONTAINERS,
@@ -108,6 +77,7 @@ pub fn exec(containers: &Containers, id: &Id, exec: &Exec) -> anyhow::Result<Exe
     let record = containers
         .load(id)?
         .with_context(|| format!("no container {id}"))?;
+    runtime::check(record.spec.runtime.as_deref())?;
     check_runs(&record)?;
     exec.check(&record)?;
     let means = Means {
@@ -116,7 +86,12 @@ pub fn exec(containers: &Containers, id: &Id, exec: &Exec) -> anyhow::Result<Exe
     };
     means.check(exec.terminal, "-t")?;
     let signals = means.hold_signals()?;
-    let request = request(&containers.bundle(id), exec)?;
+    let user = exec.user.as_deref();
+    let user = user.map(|user| user::resolve(Some(user), &containers.overlay(id)));
+    let user = user
+        .transpose()
+        .map_err(|error| Failure::error(Some(CANT_EXECUTE), format!("{error:#}")))?;
+    let request = request(&containers.bundle(id), exec, user.as_ref())?;
     let args = [
         OsStr::new(EXECUTE),
         containers.root().as_os_str(),
@@ -163,6 +138,7 @@ impl Exec {
         }
         spec.command.clone_from(&self.command);
         spec.env.clone_from(&self.env);
+        spec.user.clone_from(&self.user);
         if let Some(workdir) = &self.workdir {
             spec.workdir.clone_from(workdir);
             spec.check()?;
@@ -198,8 +174,8 @@ fn check_runs(record: &Record) -> anyhow::Result<()> {
 }
 
 /// A file that tells the runtime what to run. It has no name, so nobody has to remove it.
-fn request(bundle: &Path, exec: &Exec) -> anyhow::Result<OwnedFd> {
-    let text = process::text(bundle, exec)?;
+fn request(bundle: &Path, exec: &Exec, user: Option<&User>) -> anyhow::Result<OwnedFd> {
+    let text = process::text(bundle, exec, user)?;
     let what = "can't pass on what to run";
     let mut file = File::from(memfd_create("process", MemfdFlags::CLOEXEC).context(what)?);
     file.write_all(&text).context(what)?;
@@ -231,9 +207,8 @@ pub(crate) fn execute(containers: &Containers, id: &Id) -> anyhow::Result<()> {
     }
     // Without us nobody would hold its terminal, and it would be hung up on.
     if let Some(terminal) = terminal {
-        let ended = io::copy(&mut File::from(terminal), &mut io::sink());
-        // How a terminal says that nobody has its other end any more.
-        debug_assert!(ended.is_err());
+        // An error is how a terminal says that nobody has its other end any more.
+        let _ = io::copy(&mut File::from(terminal), &mut io::sink());
     }
     Ok(())
 }
@@ -256,15 +231,24 @@ fn start(containers: &Containers, id: &Id, control: &Control) -> anyhow::Result<
     let (hello, stdin) = control.receive::<Hello>()?.context("the command is gone")?;
     let request = control.receive::<Hello>()?.and_then(|(_, request)| request);
     let request = request.context("the command does not say what to run")?;
-    let path = PathBuf::from(format!("/proc/self/fd/{}", request.as_raw_fd()));
     // While this is held nobody takes the container down, and its first process stays its own.
     let locked = containers
         .lock(id)?
         .with_context(|| format!("no container {id}"))?;
     check_runs(&locked.record)?;
     let (bundle, runtime_dir) = (containers.bundle(id), containers.runtime_dir());
-    let stdio = stdio(process::has_terminal(&path)?, hello.attached, stdin)?;
-    let (pid, terminal) = runtime::exec(id, &bundle, &runtime_dir, &path, stdio, hello.attached)?;
+    let terminal = process::has_terminal(&request)?;
+    let stdio = stdio(terminal, hello.attached, stdin)?;
+    let program = locked.record.spec.runtime.as_deref();
+    let (pid, terminal) = runtime::exec(
+        program,
+        id,
+        &bundle,
+        &runtime_dir,
+        &request,
+        stdio,
+        hello.attached,
+    )?;
     drop(locked);
     let process = Process::of(pid)?;
     if let Some(terminal) = &terminal {

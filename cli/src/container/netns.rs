@@ -1,10 +1,12 @@
 //! A container's network namespace, kept alive by a file.
 
-use std::path::Path;
+use std::{fs::File, path::Path};
 
 use anyhow::Context;
 use mydocker_core::{Executor, Instance, Link, LinkName, Netns, Object, Op, Up};
 use mydocker_exec_netlink::{NetlinkExecutor, netns};
+
+use super::process::Process;
 
 /// Makes a network namespace with nothing but a running loopback, and pins it at the path `pin`.
 ///
@@ -20,6 +22,19 @@ pub(crate) fn create(pin: &Path) -> anyhow::Result<()> {
         remove(pin)?;
     }
     raised
+}
+
+/// The namespace that another process lives in, open; none if it has ended. It stays when the process ends.
+pub(crate) fn of_process(process: &Process) -> anyhow::Result<Option<File>> {
+    let path = format!("/proc/{}/ns/net", process.pid);
+    let opened = File::open(&path);
+    // Asked afterwards: before it was opened, the number may have become another's.
+    if !process.is_alive() {
+        return Ok(None);
+    }
+    opened
+        .map(Some)
+        .with_context(|| format!("can't open {path}"))
 }
 
 /// Unpins the namespace, which ends with its last process. One that is not there is no error.
@@ -45,6 +60,17 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+
+    #[test]
+    fn is_that_of_a_process_while_it_lives() {
+        let me = Process::current().unwrap();
+        assert!(of_process(&me).unwrap().is_some());
+        let other = Process {
+            start_ticks: me.start_ticks + 1,
+            ..me
+        };
+        assert!(of_process(&other).unwrap().is_none());
+    }
 
     #[test]
     fn has_a_running_loopback() {

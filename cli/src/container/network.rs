@@ -30,6 +30,8 @@ pub struct Attached {
     pub nameservers: Vec<IpAddr>,
     /// Domains to search, used with `nameservers`.
     pub search: Vec<String>,
+    /// The host's addresses on its first network, if it [wants](super::Names::want_gateway) them.
+    pub gateways: Vec<IpAddr>,
     /// Kept in the container's record as [`Record::endpoints`].
     pub info: Value,
 }

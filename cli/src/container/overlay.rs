@@ -3,18 +3,18 @@
 use std::{
     ffi::CString,
     fs::{self, DirBuilder},
-    io,
+    io::{self, Read},
     os::{
-        fd::OwnedFd,
+        fd::{AsRawFd, OwnedFd},
         unix::{ffi::OsStrExt, fs::DirBuilderExt},
     },
     path::{Path, PathBuf},
     thread,
 };
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use rustix::{
-    fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, mkdirat, openat2, unlinkat},
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat2, unlinkat},
     io::Errno,
     mount::{MountFlags, UnmountFlags, mount, unmount},
 };
@@ -109,6 +109,34 @@ impl Overlay {
         self.open_inside(&made, OFlags::DIRECTORY)
             .with_context(what)
             .map(drop)
+    }
+
+    /// Reads a file as a process in the container would find it; none if there is none. One that is longer
+    /// than `bytes_max`, or that is no plain file and may have no end, is refused.
+    pub(crate) fn read_inside(
+        &self,
+        path: &Path,
+        bytes_max: u64,
+    ) -> anyhow::Result<Option<Vec<u8>>> {
+        let what = || format!("can't read {} in the container", path.display());
+        let found = match self.open_inside(path, OFlags::empty()) {
+            Ok(found) => found,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(errno) => return Err(errno).with_context(what),
+        };
+        // Looked at before it is opened: to open a device or a pipe does something.
+        let kind = FileType::from_raw_mode(fstat(&found).with_context(what)?.st_mode);
+        if kind != FileType::RegularFile {
+            return Err(anyhow!("it is no plain file")).with_context(what);
+        }
+        let file = fs::File::open(format!("/proc/self/fd/{}", found.as_raw_fd()));
+        let mut bytes = Vec::new();
+        file.and_then(|file| file.take(bytes_max + 1).read_to_end(&mut bytes))
+            .with_context(what)?;
+        if bytes.len() as u64 > bytes_max {
+            return Err(anyhow!("it is longer than {bytes_max} bytes")).with_context(what);
+        }
+        Ok(Some(bytes))
     }
 
     /// Removes `path` if it is a link to nothing, as `/etc/resolv.conf` of a system with systemd is: no
@@ -239,6 +267,16 @@ mod tests {
         overlay.drop_dangling_link(Path::new("/no/such")).unwrap();
         assert!(overlay.merged().join("motd").exists());
         assert!(!overlay.merged().join("link").is_symlink());
+
+        let read = |path: &str| overlay.read_inside(Path::new(path), 9);
+        assert_eq!(read("/motd").unwrap().unwrap(), b"container");
+        assert_eq!(read("/missing").unwrap(), None);
+        assert_eq!(read("/motd/x").unwrap(), None);
+        assert!(read("/a").is_err(), "a directory");
+        symlink("/../../etc/passwd", overlay.merged().join("out")).unwrap();
+        assert_eq!(read("/out").unwrap(), None, "it leads nowhere in here");
+        fs::write(overlay.merged().join("long"), "0123456789").unwrap();
+        assert!(read("/long").is_err());
 
         overlay.unmount().unwrap();
         overlay.unmount().unwrap();

@@ -81,6 +81,9 @@ impl Record {
     /// The record of a container that this process is about to make.
     pub(crate) fn new(id: Id, layer: LayerId, mut spec: Spec) -> anyhow::Result<Self> {
         let name = spec.name.clone().unwrap_or_else(|| id.to_name());
+        // As one: nobody asks later which part was whose.
+        let entrypoint = spec.entrypoint.clone().unwrap_or_default();
+        spec.command.splice(..0, entrypoint);
         if spec.command.is_empty() {
             spec.command.push("/bin/sh".to_owned());
         }

@@ -41,15 +41,14 @@ pub enum Started {
 /// Runs a container and, unless it is detached, waits for its end: its input and output are this
 /// process's, and signals are passed on to it.
 ///
-/// After an error nothing of the container is left if it never ran. An error that holds a [`Failure`] knows the exit code.
+/// After an error nothing of the container is left if it never ran. An error that holds a [`Failure`] knows the
+/// exit code.
 pub fn run(
     containers: &Containers,
     spec: Spec,
     make_network: &NetworkFactory<'_>,
 ) -> anyhow::Result<Started> {
-    runtime::check()?;
-    spec.check()?;
-    privilege::check("starting a container", privilege::TO_START_CONTAINERS)?;
+    check(&spec)?;
     let detached = spec.detached;
     let means = Means {
         attached: !detached,
@@ -64,6 +63,16 @@ pub fn run(
     containers.create(&record)?;
     drop(layer);
     launch(containers, &record, means, signals.as_ref(), make_network)
+}
+
+/// Refuses what can't be run here and by this process.
+pub(crate) fn check(spec: &Spec) -> anyhow::Result<()> {
+    runtime::check(spec.runtime.as_deref())?;
+    spec.check()?;
+    spec.limits.check_here()?;
+    let capabilities = spec.confinement.capabilities.resolve();
+    let needed = privilege::TO_START_CONTAINERS.union(capabilities);
+    privilege::check("starting a container", needed)
 }
 
 /// What the user has to do with what is started.

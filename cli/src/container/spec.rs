@@ -1,16 +1,13 @@
 //! What is asked for when a container is run.
 
-use std::{
-    fmt,
-    path::{Component, Path, PathBuf},
-    str::FromStr,
-};
+use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use mydocker_core::ContainerName;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::{confinement::Confinement, id::Id, limits::Limits, names::Names, user, volume::Volume};
 use crate::image::ImageName;
 
 /// Most volumes, variables or arguments of one container.
@@ -25,18 +22,33 @@ pub struct Spec {
     pub name: Option<ContainerName>,
     /// The image it starts from.
     pub image: ImageName,
-    /// Program and arguments; a shell if empty.
+    /// Program and arguments that the command follows, instead of the image's.
+    #[serde(default)]
+    pub entrypoint: Option<Vec<String>>,
+    /// Program and arguments, or those of the entry point; a shell if both are empty.
     pub command: Vec<String>,
+    /// As whom it runs, `USER[:GROUP]` by names or numbers, instead of the image's.
+    #[serde(default)]
+    pub user: Option<String>,
     /// Variables, `KEY=VALUE`, on top of `PATH`, `HOME`, `HOSTNAME` and, with a terminal, `TERM`.
     pub env: Vec<String>,
     /// Where the program starts, absolute; made if it is missing.
     pub workdir: PathBuf,
     /// Host name; the id if none is given.
     pub hostname: Option<String>,
+    /// Which names it knows beside its own.
+    #[serde(default)]
+    pub names: Names,
     /// Host directories or files seen inside.
     pub volumes: Vec<Volume>,
     /// What it may use.
     pub limits: Limits,
+    /// What it may do.
+    #[serde(default)]
+    pub confinement: Confinement,
+    /// The OCI runtime that makes it, an absolute path, instead of the embedded one.
+    #[serde(default)]
+    pub runtime: Option<PathBuf>,
     /// Whether it gets a terminal of its own (`-t`).
     pub terminal: bool,
     /// Whether it reads what we read (`-i`); nothing comes, and no end either, while it is in the background.
@@ -54,7 +66,7 @@ pub struct Spec {
 }
 
 /// Which network namespace a container lives in.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NetworkMode {
     /// Its own, with loopback only.
@@ -63,28 +75,8 @@ pub enum NetworkMode {
     Host,
     /// Its own, attached by a [`Network`](super::Network).
     Attached,
-}
-
-/// A host directory or file seen inside: `HOST:CONTAINER[:ro]`.
-#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
-pub struct Volume {
-    /// Absolute path on the host; a directory is made if nothing is there.
-    pub source: PathBuf,
-    /// Absolute path in the container.
-    pub target: PathBuf,
-    /// Whether it can't be written to from inside.
-    pub read_only: bool,
-}
-
-/// What a container may use; nothing set is no limit.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
-pub struct Limits {
-    /// Memory, bytes.
-    pub memory_bytes: Option<u64>,
-    /// Processor time, percent of one processor.
-    pub cpu_percent: Option<u32>,
-    /// Processors, as `0-2,4`.
-    pub cpuset: Option<String>,
+    /// That of another container, which runs.
+    Container(Id),
 }
 
 impl Spec {
@@ -93,12 +85,17 @@ impl Spec {
         Self {
             name: None,
             image,
+            entrypoint: None,
             command: Vec::new(),
+            user: None,
             env: Vec::new(),
             workdir: PathBuf::from("/"),
             hostname: None,
+            names: Names::default(),
             volumes: Vec::new(),
             limits: Limits::default(),
+            confinement: Confinement::default(),
+            runtime: None,
             terminal: false,
             interactive: false,
             detached: false,
@@ -111,8 +108,9 @@ impl Spec {
 
     /// Says what is wrong with it, before anything is done.
     pub fn check(&self) -> anyhow::Result<()> {
+        let entrypoint = self.entrypoint.iter().flatten();
         for (what, len) in [
-            ("arguments", self.command.len()),
+            ("arguments", self.command.len() + entrypoint.clone().count()),
             ("variables", self.env.len()),
             ("volumes", self.volumes.len()),
         ] {
@@ -120,12 +118,8 @@ impl Spec {
                 bail!("{len} {what} are more than {LIST_LEN_MAX}");
             }
         }
-        if let Some(text) = self
-            .command
-            .iter()
-            .chain(&self.env)
-            .find(|text| text.contains('\0'))
-        {
+        let mut texts = self.command.iter().chain(&self.env).chain(entrypoint);
+        if let Some(text) = texts.find(|text| text.contains('\0')) {
             bail!("{text:?} contains a NUL byte");
         }
         if self.command.first().is_some_and(String::is_empty) {
@@ -140,120 +134,19 @@ impl Spec {
         if let Some(hostname) = &self.hostname {
             check_hostname(hostname)?;
         }
+        if let Some(user) = &self.user {
+            user::check(user)?;
+        }
+        self.names.check()?;
         for volume in &self.volumes {
             volume.check()?;
         }
+        if let Some(runtime) = self.runtime.as_ref().filter(|path| !path.is_absolute()) {
+            bail!("runtime `{}` is not an absolute path", runtime.display());
+        }
+
         self.limits.check()
     }
-}
-
-impl Volume {
-    fn check(&self) -> anyhow::Result<()> {
-        if !self.source.is_absolute() {
-            bail!(
-                "volume source `{}` is not an absolute path",
-                self.source.display()
-            );
-        }
-        check_container_path("volume target", &self.target)?;
-        if self.target == Path::new("/") {
-            bail!("volume target `/` would hide the image: name a directory below it");
-        }
-        Ok(())
-    }
-}
-
-impl FromStr for Volume {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> anyhow::Result<Self> {
-        let mut parts = text.split(':');
-        let (Some(source), Some(target)) = (parts.next(), parts.next()) else {
-            bail!("volume `{text}` is not HOST:CONTAINER[:ro]");
-        };
-        let read_only = match (parts.next(), parts.next()) {
-            (None | Some("rw"), None) => false,
-            (Some("ro"), None) => true,
-            _ => bail!("volume `{text}` is not HOST:CONTAINER[:ro]"),
-        };
-        let volume = Self {
-            source: source.into(),
-            target: target.into(),
-            read_only,
-        };
-        volume.check().with_context(|| format!("volume `{text}`"))?;
-        Ok(volume)
-    }
-}
-
-impl fmt::Display for Volume {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.source.display(), self.target.display())?;
-        if self.read_only {
-            f.write_str(":ro")
-        } else {
-            Ok(())
-        }
-    }
-}
-
-impl Limits {
-    /// Below this the kernel can't even start a program.
-    const MEMORY_BYTES_MIN: u64 = 4 << 20;
-    /// The kernel's shortest share is 1 ms of a period of 100 ms; its longest is bounded by our machines.
-    const CPU_PERCENT_MAX: u32 = 100 * 1024;
-
-    fn check(&self) -> anyhow::Result<()> {
-        if let Some(bytes) = self.memory_bytes
-            && !(Self::MEMORY_BYTES_MIN..=i64::MAX.cast_unsigned()).contains(&bytes)
-        {
-            bail!("a memory limit of {bytes} bytes is out of range: give 4m or more");
-        }
-        if let Some(percent) = self.cpu_percent
-            && !(1..=Self::CPU_PERCENT_MAX).contains(&percent)
-        {
-            bail!(
-                "a processor limit of {percent} % is out of range: give 1 to {}",
-                Self::CPU_PERCENT_MAX
-            );
-        }
-        if let Some(cpuset) = &self.cpuset {
-            check_cpuset(cpuset)?;
-        }
-        Ok(())
-    }
-}
-
-/// A memory size in bytes, as `100m`: bytes without a unit, else `b`, `k`, `m`, `g` (powers of 1024).
-pub fn parse_memory(text: &str) -> anyhow::Result<u64> {
-    let lower = text.to_ascii_lowercase();
-    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit: u64 = match &lower[digits.len()..] {
-        "" | "b" => 1,
-        "k" | "kb" => 1 << 10,
-        "m" | "mb" => 1 << 20,
-        "g" | "gb" => 1 << 30,
-        _ => bail!("memory size `{text}` has no unit of b, k, m or g"),
-    };
-    let count: u64 = digits
-        .parse()
-        .with_context(|| format!("memory size `{text}` is not like 100m"))?;
-    count
-        .checked_mul(unit)
-        .with_context(|| format!("memory size `{text}` is too large"))
-}
-
-fn check_cpuset(text: &str) -> anyhow::Result<()> {
-    let valid = |part: &str| match part.split_once('-') {
-        Some((first, last)) => {
-            matches!((first.parse::<u16>(), last.parse::<u16>()), (Ok(f), Ok(l)) if f <= l)
-        }
-        None => part.parse::<u16>().is_ok(),
-    };
-    if !text.split(',').all(valid) {
-        bail!("processor list `{text}` is not like 0-2,4");
-    }
-    Ok(())
 }
 
 fn check_hostname(text: &str) -> anyhow::Result<()> {
@@ -266,7 +159,7 @@ fn check_hostname(text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn check_container_path(what: &str, path: &Path) -> anyhow::Result<()> {
+pub(crate) fn check_container_path(what: &str, path: &Path) -> anyhow::Result<()> {
     if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
         bail!(
             "{what} `{}` is not an absolute path without `..`",
@@ -281,44 +174,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn volumes() {
-        let volume: Volume = "/a:/b:ro".parse().unwrap();
-        assert_eq!(
-            (volume.to_string().as_str(), volume.read_only),
-            ("/a:/b:ro", true)
-        );
-        assert!(!"/a:/b".parse::<Volume>().unwrap().read_only);
-        for bad in [
-            "",
-            "/a",
-            "a:/b",
-            "/a:b",
-            "/a:/b:xx",
-            "/a:/b:ro:ro",
-            "/a:/../b",
-            "/a:/",
-            ":/b",
-        ] {
-            assert!(bad.parse::<Volume>().is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn memory_sizes() {
-        for (text, bytes) in [
-            ("100m", 100 << 20),
-            ("1G", 1 << 30),
-            ("4096", 4096),
-            ("8kb", 8192),
-        ] {
-            assert_eq!(parse_memory(text).unwrap(), bytes, "{text}");
-        }
-        for bad in ["", "m", "-1", "1.5g", "1x", "99999999999g", "1 m"] {
-            assert!(parse_memory(bad).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
     fn what_is_wrong_is_said_first() {
         let spec = |change: &dyn Fn(&mut Spec)| {
             let mut spec = Spec::new("box".parse().unwrap());
@@ -326,7 +181,7 @@ mod tests {
             spec.check()
         };
         assert!(spec(&|_| ()).is_ok());
-        let bad: [&dyn Fn(&mut Spec); 10] = [
+        let bad: [&dyn Fn(&mut Spec); 15] = [
             &|s| s.env = vec!["NOVALUE".into()],
             &|s| s.env = vec!["=x".into()],
             &|s| s.command = vec!["a\0".into()],
@@ -334,7 +189,12 @@ mod tests {
             &|s| s.workdir = "tmp".into(),
             &|s| s.workdir = "/a/../..".into(),
             &|s| s.hostname = Some("a b".into()),
-            &|s| s.limits.cpu_percent = Some(0),
+            &|s| s.entrypoint = Some(vec!["a\0".into()]),
+            &|s| s.user = Some(":".into()),
+            &|s| s.names.search = vec!["a b".into()],
+            &|s| s.runtime = Some("runc".into()),
+            &|s| s.limits.pids_max = Some(0),
+            &|s| s.limits.cpu_percent = Some(0.0),
             &|s| s.limits.cpuset = Some("1-".into()),
             &|s| s.limits.memory_bytes = Some(1),
         ];

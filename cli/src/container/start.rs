@@ -6,8 +6,7 @@ use super::{
     NetworkFactory,
     id::Id,
     record::{Record, Status},
-    run::{Means, Started, launch},
-    runtime,
+    run::{self, Means, Started, launch},
     stop::{stop_and_keep, take_over},
     store::{Containers, Locked},
 };
@@ -75,7 +74,6 @@ pub fn restart(
 }
 
 fn check() -> anyhow::Result<()> {
-    runtime::check()?;
     privilege::check("starting a container", privilege::TO_START_CONTAINERS)
 }
 
@@ -101,7 +99,9 @@ fn start_kept(
     make_network: &NetworkFactory<'_>,
 ) -> anyhow::Result<Started> {
     debug_assert_eq!(locked.record.status(), Status::Exited);
-    means.check(locked.record.spec.terminal, "-i")?;
+    let spec = &locked.record.spec;
+    run::check(spec)?;
+    means.check(spec.terminal, "-i")?;
     let signals = means.hold_signals()?;
     locked.record.set_starting()?;
     locked.save()?;

@@ -47,7 +47,9 @@ impl Usage {
             let id = &record.id;
             let network = match record.spec.network {
                 NetworkMode::Host => Vec::new(),
-                NetworkMode::None | NetworkMode::Attached => traffic(pid)?,
+                NetworkMode::None | NetworkMode::Attached | NetworkMode::Container(_) => {
+                    traffic(pid)?
+                }
             };
             Ok(Some(Self {
                 at,

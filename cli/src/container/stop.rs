@@ -14,7 +14,7 @@ use super::{
     process::{Process, ProcessHandle},
     record::{Record, Status},
     store::{Containers, Damaged, Locked},
-    teardown::{take_down, teardown},
+    teardown::{Known, take_down, teardown},
 };
 use crate::privilege;
 
@@ -79,7 +79,11 @@ fn remove_damaged(
     let Some(held) = containers.hold(id)? else {
         return Ok(());
     };
-    take_down(containers, id, None, Some(make_network))
+    let known = Known {
+        network: Some(make_network),
+        ..Known::default()
+    };
+    take_down(containers, id, &known)
         .with_context(|| format!("container {id} is not taken down whole"))?;
     containers.forget_damaged(held)
 }

@@ -1,6 +1,6 @@
 //! Takes a container down, from whatever state it is in.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context, bail};
 use rustix::process::Signal;
@@ -12,6 +12,7 @@ use super::{
     netns,
     process::Process,
     record::Record,
+    runtime,
     store::{Containers, Locked},
 };
 use crate::store::remove_tree;
@@ -29,7 +30,12 @@ pub(crate) fn teardown(
     make_network: &NetworkFactory<'_>,
 ) -> anyhow::Result<()> {
     let network = record.is_attached().then_some(make_network);
-    let torn_down = take_down(containers, &record.id, record.init.as_ref(), network);
+    let known = Known {
+        init: record.init.as_ref(),
+        runtime: record.spec.runtime.as_deref(),
+        network,
+    };
+    let torn_down = take_down(containers, &record.id, &known);
     record.torn_down = torn_down.is_ok();
     record.error = torn_down.as_ref().err().map(ToString::to_string);
     torn_down.with_context(|| format!("container {} is not taken down whole", record.name))
@@ -55,19 +61,29 @@ pub(crate) fn undo(
     torn_down
 }
 
-/// The same by its id alone, which is in all that a container has; `init`, its first process, and
-/// `network` are those that are known to be needed.
-pub(crate) fn take_down(
-    containers: &Containers,
-    id: &Id,
-    init: Option<&Process>,
-    network: Option<&NetworkFactory<'_>>,
-) -> anyhow::Result<()> {
+/// What is known of a container beside its id, as far as it is needed.
+#[derive(Default)]
+pub(crate) struct Known<'a> {
+    /// Its first process.
+    pub(crate) init: Option<&'a Process>,
+    /// Its runtime, if that is not the embedded one.
+    pub(crate) runtime: Option<&'a Path>,
+    /// Who takes it off its networks.
+    pub(crate) network: Option<&'a NetworkFactory<'a>>,
+}
+
+/// The same by its id, which is in all that a container has.
+pub(crate) fn take_down(containers: &Containers, id: &Id, known: &Known<'_>) -> anyhow::Result<()> {
     let pin = containers.netns(id);
-    let steps: [(&str, &dyn Fn() -> anyhow::Result<()>); 6] = [
-        ("kill it", &|| init.map_or(Ok(()), kill)),
+    let state = containers.runtime_dir();
+    let steps: [(&str, &dyn Fn() -> anyhow::Result<()>); 7] = [
+        ("kill it", &|| known.init.map_or(Ok(()), kill)),
+        ("have its runtime delete it", &|| match known.runtime {
+            Some(program) => runtime::delete(program, &state, id),
+            None => Ok(()),
+        }),
         ("remove its cgroup", &|| cgroup::remove(id)),
-        ("detach it from its networks", &|| match network {
+        ("detach it from its networks", &|| match known.network {
             Some(make) => make(containers)
                 .context("can't open the network engine")?
                 .detach(&pin),
@@ -78,7 +94,7 @@ pub(crate) fn take_down(
             containers.overlay(id).unmount()
         }),
         ("remove its runtime files", &|| {
-            remove_tree(&containers.runtime_dir().join(id.as_str()))?;
+            remove_tree(&state.join(id.as_str()))?;
             Ok(remove_tree(&containers.bundle(id))?)
         }),
     ];

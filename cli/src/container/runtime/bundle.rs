@@ -6,10 +6,12 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
+use rustix::thread::CapabilitySet;
 use serde_json::{Value, json};
 
+use super::resources::{resources, rlimits};
 use crate::{
-    container::{Limits, NetworkMode, Record, cgroup},
+    container::{NetworkMode, Record, cgroup, seccomp::Reader, user::User},
     privilege,
     store::make_dir,
 };
@@ -41,18 +43,17 @@ const READONLY_PATHS: [&str; 5] = [
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Length of the kernel's accounting period for processor time, microseconds.
-const CPU_PERIOD_US: u64 = 100_000;
-
-/// Where a container's parts are on the host.
+/// Where a container's parts are on the host, and what its image says of its user.
 #[derive(Debug)]
 pub(crate) struct Places<'a> {
     /// Its mounted root filesystem.
     pub(crate) root: &'a Path,
-    /// Its pinned network namespace; none to stay in the host's.
+    /// Its network namespace; none to stay in the host's.
     pub(crate) netns: Option<&'a Path>,
     /// Files bound over the image's: path on the host, path inside.
     pub(crate) files: &'a [(PathBuf, PathBuf)],
+    /// As whom its program runs.
+    pub(crate) user: &'a User,
 }
 
 /// Writes the bundle's `config.json` into the directory `bundle`.
@@ -66,24 +67,24 @@ pub(crate) fn write(bundle: &Path, record: &Record, places: &Places<'_>) -> anyh
 
 fn config(record: &Record, places: &Places<'_>) -> anyhow::Result<Value> {
     let spec = &record.spec;
-    let capabilities = privilege::names(privilege::IN_CONTAINERS);
-    Ok(json!({
+    let confinement = &spec.confinement;
+    let capabilities = confinement.capabilities.resolve();
+    let mut config = json!({
         "ociVersion": "1.0.2",
         "hostname": spec.hostname,
-        "root": { "path": text(places.root)?, "readonly": false },
+        "root": { "path": text(places.root)?, "readonly": confinement.read_only },
         "process": {
             "terminal": spec.terminal,
-            "user": { "uid": 0, "gid": 0 },
-            "args": spec.command,
-            "env": env(record),
-            "cwd": text(&spec.workdir)?,
-            // Inheritable and ambient stay empty: a program that gives up root keeps nothing.
-            "capabilities": {
-                "bounding": capabilities,
-                "effective": capabilities,
-                "permitted": capabilities,
+            "user": {
+                "uid": places.user.uid,
+                "gid": places.user.gid,
+                "additionalGids": places.user.additional_gids,
             },
-            "noNewPrivileges": true,
+            "args": spec.command,
+            "env": env(record, places.user),
+            "cwd": text(&spec.workdir)?,
+            "capabilities": capability_sets(capabilities, places.user),
+            "rlimits": rlimits(&spec.limits),
         },
         "mounts": mounts(record, places)?,
         "linux": {
@@ -92,9 +93,30 @@ fn config(record: &Record, places: &Places<'_>) -> anyhow::Result<Value> {
             "resources": resources(&spec.limits),
             "maskedPaths": MASKED_PATHS,
             "readonlyPaths": READONLY_PATHS,
-            "sysctl": sysctls(spec.network),
+            "sysctl": sysctls(&spec.network),
         },
-    }))
+    });
+    if confinement.no_new_privileges {
+        // Only if true: libcontainer takes a `false` for a reason to load the filter when it may no more.
+        config["process"]["noNewPrivileges"] = json!(true);
+    }
+    // youki is made of the embedded library.
+    let reader = match &spec.runtime {
+        Some(program) if !program.ends_with("youki") => Reader::Standard,
+        Some(_) | None => Reader::Libcontainer,
+    };
+    if let Some(seccomp) = confinement.seccomp.resolve(capabilities, reader)? {
+        config["linux"]["seccomp"] = seccomp;
+    }
+    Ok(config)
+}
+
+/// Inheritable and ambient stay empty: a program that gives up root keeps nothing, and whoever is not root
+/// starts with nothing, as execve(2) would have it.
+fn capability_sets(capabilities: CapabilitySet, user: &User) -> Value {
+    let names = privilege::names(capabilities);
+    let held: &[String] = if user.uid == 0 { &names } else { &[] };
+    json!({ "bounding": names, "effective": held, "permitted": held })
 }
 
 fn namespaces(places: &Places<'_>) -> anyhow::Result<Vec<Value>> {
@@ -109,32 +131,15 @@ fn namespaces(places: &Places<'_>) -> anyhow::Result<Vec<Value>> {
 }
 
 /// As Docker has them: no privilege is needed for low ports and for ping in a namespace of one's own.
-fn sysctls(network: NetworkMode) -> Value {
+fn sysctls(network: &NetworkMode) -> Value {
     match network {
-        NetworkMode::Host => json!({}),
+        // Somebody else's.
+        NetworkMode::Host | NetworkMode::Container(_) => json!({}),
         NetworkMode::None | NetworkMode::Attached => json!({
             "net.ipv4.ip_unprivileged_port_start": "0",
             "net.ipv4.ping_group_range": "0 2147483647",
         }),
     }
-}
-
-fn resources(limits: &Limits) -> Value {
-    // The runtime adds the devices that every container has (null, zero, tty, ...).
-    let mut resources = json!({ "devices": [{ "allow": false, "access": "rwm" }] });
-    if let Some(bytes) = limits.memory_bytes {
-        resources["memory"] = json!({ "limit": bytes });
-    }
-    let mut cpu = json!({});
-    if let Some(percent) = limits.cpu_percent {
-        cpu["period"] = json!(CPU_PERIOD_US);
-        cpu["quota"] = json!(CPU_PERIOD_US * u64::from(percent) / 100);
-    }
-    if let Some(cpuset) = &limits.cpuset {
-        cpu["cpus"] = json!(cpuset);
-    }
-    resources["cpu"] = cpu;
-    resources
 }
 
 fn mounts(record: &Record, places: &Places<'_>) -> anyhow::Result<Vec<Value>> {
@@ -201,7 +206,17 @@ fn mounts(record: &Record, places: &Places<'_>) -> anyhow::Result<Vec<Value>> {
         {
             continue;
         }
-        mounts.push(mount(text(target)?, "bind", text(source)?, &["bind", "rw"]));
+        let access = if record.spec.confinement.read_only {
+            "ro"
+        } else {
+            "rw"
+        };
+        mounts.push(mount(
+            text(target)?,
+            "bind",
+            text(source)?,
+            &["bind", access],
+        ));
     }
     Ok(mounts)
 }
@@ -211,9 +226,9 @@ fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Value
 }
 
 /// The user's variables replace ours, and a later one an earlier.
-fn env(record: &Record) -> Vec<String> {
+fn env(record: &Record, user: &User) -> Vec<String> {
     let spec = &record.spec;
-    let mut env = vec![PATH.to_owned(), "HOME=/root".to_owned()];
+    let mut env = vec![PATH.to_owned(), format!("HOME={}", user.home)];
     env.extend(
         spec.hostname
             .iter()
@@ -240,11 +255,25 @@ mod tests {
     use super::*;
     use crate::container::record::example;
 
+    fn root() -> User {
+        User {
+            uid: 0,
+            gid: 0,
+            additional_gids: vec![0],
+            home: "/root".to_owned(),
+        }
+    }
+
     fn config_of(record: &Record) -> Value {
+        config_for(record, &root())
+    }
+
+    fn config_for(record: &Record, user: &User) -> Value {
         let places = Places {
             root: Path::new("/merged"),
             netns: Some(Path::new("/run/netns/x")),
             files: &[("/b/hosts".into(), "/etc/hosts".into())],
+            user,
         };
         config(record, &places).unwrap()
     }
@@ -255,25 +284,76 @@ mod tests {
         record.spec.env = vec!["PATH=/x".into(), "A=1".into(), "A=2=3".into()];
         record.spec.hostname = Some("h".into());
         assert_eq!(
-            env(&record),
+            env(&record, &root()),
             ["HOME=/root", "HOSTNAME=h", "PATH=/x", "A=2=3"]
         );
     }
 
     #[test]
-    fn limits_become_resources() {
-        let mut record = example();
-        record.spec.limits = Limits {
-            memory_bytes: Some(1 << 20),
-            cpu_percent: Some(20),
-            cpuset: Some("0".into()),
+    fn who_is_not_root_holds_no_capability() {
+        let web = User {
+            uid: 1000,
+            gid: 1001,
+            additional_gids: vec![1001, 4],
+            home: "/srv".to_owned(),
         };
-        let resources = &config_of(&record)["linux"]["resources"];
-        assert_eq!(resources["memory"]["limit"], 1 << 20);
+        let mut record = example();
+        record.spec.confinement.capabilities.add = vec!["NET_ADMIN".parse().unwrap()];
+        let process = &config_for(&record, &web)["process"];
         assert_eq!(
-            resources["cpu"],
-            json!({ "period": 100_000, "quota": 20_000, "cpus": "0" })
+            process["user"],
+            json!({ "uid": 1000, "gid": 1001, "additionalGids": [1001, 4] })
         );
+        let capabilities = &process["capabilities"];
+        assert_eq!(capabilities["effective"], json!([]));
+        assert_eq!(capabilities["permitted"], json!([]));
+        assert_eq!(capabilities["bounding"].as_array().unwrap().len(), 15);
+        assert!(
+            process["env"]
+                .as_array()
+                .unwrap()
+                .contains(&json!("HOME=/srv"))
+        );
+        let capabilities = &config_of(&record)["process"]["capabilities"];
+        assert_eq!(capabilities["effective"], capabilities["bounding"]);
+    }
+
+    #[test]
+    fn a_mask_is_where_the_runtime_reads_it() {
+        let mut record = example();
+        let mut first_mask = |runtime: Option<&str>| {
+            record.spec.runtime = runtime.map(Into::into);
+            let rules = config_of(&record)["linux"]["seccomp"]["syscalls"].clone();
+            let rules = rules.as_array().unwrap().clone();
+            let args = rules
+                .iter()
+                .flat_map(|rule| rule["args"].as_array().into_iter().flatten());
+            let mut masked = args.filter(|arg| arg["op"] == "SCMP_CMP_MASKED_EQ");
+            masked.next().unwrap()["value"].as_u64().unwrap()
+        };
+        assert_eq!(first_mask(Some("/usr/sbin/runc")), 0x7e02_0000);
+        assert_eq!(first_mask(Some("/usr/bin/youki")), 0);
+        assert_eq!(first_mask(None), 0);
+    }
+
+    #[test]
+    fn the_walls_are_up_unless_they_are_taken_down() {
+        let mut record = example();
+        let config = config_of(&record);
+        assert_eq!(config["process"]["noNewPrivileges"], true);
+        assert_eq!(config["root"]["readonly"], false);
+        assert!(config["linux"]["seccomp"].is_object());
+        record
+            .spec
+            .confinement
+            .set("no-new-privileges=false")
+            .unwrap();
+        record.spec.confinement.set("seccomp=unconfined").unwrap();
+        record.spec.confinement.read_only = true;
+        let config = config_of(&record);
+        assert!(config["process"]["noNewPrivileges"].is_null());
+        assert_eq!(config["root"]["readonly"], true);
+        assert!(config["linux"]["seccomp"].is_null());
     }
 
     #[test]

@@ -1,22 +1,25 @@
 //! What an OCI runtime is told of another program in a container: the `process` of its bundle, changed.
 
-use std::{fs, path::Path};
+use std::{fs, os::fd::AsRawFd, os::fd::OwnedFd, path::Path};
 
 use anyhow::{Context, anyhow};
 use serde_json::{Value, json};
 
-use crate::container::{Exec, exec::User};
+use crate::container::{Exec, user::User};
 
-/// The text of a `process.json` for the container whose bundle is `bundle`.
-pub(crate) fn text(bundle: &Path, exec: &Exec) -> anyhow::Result<Vec<u8>> {
+/// The text of a `process.json` for the container whose bundle is `bundle`; `user` is the one that was
+/// asked for.
+pub(crate) fn text(bundle: &Path, exec: &Exec, user: Option<&User>) -> anyhow::Result<Vec<u8>> {
     let config = read(&bundle.join("config.json"))?;
-    serde_json::to_vec(&process(&config["process"], exec)?)
+    serde_json::to_vec(&process(&config["process"], exec, user)?)
         .context("can't write a process's config")
 }
 
-/// Whether the process that is described at `path` gets a terminal.
-pub(crate) fn has_terminal(path: &Path) -> anyhow::Result<bool> {
-    Ok(read(path)?["terminal"] == true)
+/// Whether the process that a file describes gets a terminal.
+pub(crate) fn has_terminal(file: &OwnedFd) -> anyhow::Result<bool> {
+    // Opened anew, so as to leave the file where it is.
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(read(Path::new(&path))?["terminal"] == true)
 }
 
 fn read(path: &Path) -> anyhow::Result<Value> {
@@ -26,7 +29,7 @@ fn read(path: &Path) -> anyhow::Result<Value> {
 }
 
 /// Everything that was not asked for otherwise is as for the first one, what it may not do above all.
-fn process(first: &Value, exec: &Exec) -> anyhow::Result<Value> {
+fn process(first: &Value, exec: &Exec, user: Option<&User>) -> anyhow::Result<Value> {
     let mut process = first.clone();
     let damaged = || anyhow!("the container's bundle is damaged: it has no process");
     let all = process.as_object_mut().ok_or_else(damaged)?;
@@ -37,30 +40,35 @@ fn process(first: &Value, exec: &Exec) -> anyhow::Result<Value> {
     }
     let first_env = first["env"].as_array().into_iter().flatten();
     let first_env = first_env.filter_map(Value::as_str).map(str::to_owned);
-    all.insert("env".to_owned(), json!(env(first_env.collect(), exec)));
-    if let Some(User { uid, gid }) = exec.user {
-        all.insert("user".to_owned(), json!({ "uid": uid, "gid": gid }));
-        if uid != 0 {
-            drop_capabilities(all.get_mut("capabilities"));
+    all.insert(
+        "env".to_owned(),
+        json!(env(first_env.collect(), exec, user)),
+    );
+    if let Some(user) = user {
+        let groups = &user.additional_gids;
+        let numbers = json!({ "uid": user.uid, "gid": user.gid, "additionalGids": groups });
+        all.insert("user".to_owned(), numbers);
+        if let Some(Value::Object(sets)) = all.get_mut("capabilities") {
+            // As for a first one: root holds what there is to be had, and nobody else holds any.
+            let held = match user.uid {
+                0 => sets.get("bounding").cloned().unwrap_or_default(),
+                _ => json!([]),
+            };
+            for set in ["effective", "permitted"] {
+                sets.insert(set.to_owned(), held.clone());
+            }
         }
     }
     Ok(process)
 }
 
-/// Who is not root has none in effect; the bound of what can be had stays.
-fn drop_capabilities(capabilities: Option<&mut Value>) {
-    let sets = capabilities
-        .and_then(Value::as_object_mut)
-        .into_iter()
-        .flatten();
-    for (_, set) in sets.filter(|(name, _)| *name != "bounding") {
-        *set = json!([]);
-    }
-}
-
 /// A later variable takes the place of an earlier one.
-fn env(mut env: Vec<String>, exec: &Exec) -> Vec<String> {
+fn env(mut env: Vec<String>, exec: &Exec, user: Option<&User>) -> Vec<String> {
     let key = |text: &str| text.split('=').next().unwrap_or_default().to_owned();
+    if let Some(user) = user {
+        env.retain(|variable| key(variable) != "HOME");
+        env.push(format!("HOME={}", user.home));
+    }
     if exec.terminal && !env.iter().any(|variable| key(variable) == "TERM") {
         env.push("TERM=xterm".to_owned());
     }
@@ -77,7 +85,7 @@ mod tests {
 
     fn first() -> Value {
         json!({
-            "terminal": true, "args": ["sh"], "cwd": "/srv", "env": ["PATH=/bin", "A=1"],
+            "terminal": true, "args": ["sh"], "cwd": "/srv", "env": ["PATH=/bin", "HOME=/", "A=1"],
             "user": { "uid": 0, "gid": 0 }, "noNewPrivileges": true,
             "capabilities": { "bounding": ["CAP_KILL"], "effective": ["CAP_KILL"] },
         })
@@ -92,8 +100,8 @@ mod tests {
         let mut expected = first();
         expected["terminal"] = json!(false);
         expected["args"] = json!(["id"]);
-        assert_eq!(process(&first(), &exec).unwrap(), expected);
-        assert!(process(&Value::Null, &exec).is_err());
+        assert_eq!(process(&first(), &exec, None).unwrap(), expected);
+        assert!(process(&Value::Null, &exec, None).is_err());
     }
 
     #[test]
@@ -102,36 +110,43 @@ mod tests {
             command: vec!["id".into()],
             env: vec!["A=2=3".into(), "B=".into()],
             workdir: Some("/tmp".into()),
-            user: Some("1000:7".parse().unwrap()),
             terminal: true,
             ..Exec::default()
         };
-        let process = process(&first(), &exec).unwrap();
-        let env = json!(["PATH=/bin", "TERM=xterm", "A=2=3", "B="]);
+        let process = process(&first(), &exec, None).unwrap();
+        let env = json!(["PATH=/bin", "HOME=/", "TERM=xterm", "A=2=3", "B="]);
         assert_eq!((&process["env"], &process["cwd"]), (&env, &json!("/tmp")));
-        assert_eq!(process["user"], json!({ "uid": 1000, "gid": 7 }));
-        let capabilities = json!({ "bounding": ["CAP_KILL"], "effective": [] });
-        assert_eq!(process["capabilities"], capabilities);
         assert_eq!(process["noNewPrivileges"], true);
     }
 
     #[test]
-    fn users_are_numbers() {
-        let user = |text: &str| text.parse::<User>().map(|user| (user.uid, user.gid));
-        assert_eq!(user("1000").unwrap(), (1000, 0));
-        assert_eq!(user("0:5").unwrap(), (0, 5));
-        for bad in [
-            "",
-            "nobody",
-            "1:",
-            ":1",
-            "-1",
-            "+1",
-            "4294967295",
-            "4294967296",
-            "1:2:3",
-        ] {
-            assert!(user(bad).is_err(), "{bad:?}");
-        }
+    fn another_user_is_another_in_everything() {
+        let as_user = |uid, first: &Value| {
+            let user = User {
+                uid,
+                gid: 7,
+                additional_gids: vec![7, 8],
+                home: "/home".into(),
+            };
+            let exec = Exec {
+                command: vec!["id".into()],
+                ..Exec::default()
+            };
+            process(first, &exec, Some(&user)).unwrap()
+        };
+        let web = as_user(1000, &first());
+        let groups = json!([7, 8]);
+        assert_eq!(
+            web["user"],
+            json!({ "uid": 1000, "gid": 7, "additionalGids": groups })
+        );
+        assert_eq!(web["env"], json!(["PATH=/bin", "A=1", "HOME=/home"]));
+        let (all, none) = (json!(["CAP_KILL"]), json!([]));
+        let sets = |process: &Value| {
+            let sets = &process["capabilities"];
+            ["bounding", "effective", "permitted"].map(|set| sets[set].clone())
+        };
+        assert_eq!(sets(&web), [all.clone(), none.clone(), none]);
+        assert_eq!(sets(&as_user(0, &web)), [all.clone(), all.clone(), all]);
     }
 }

@@ -4,12 +4,9 @@
 //! a single thread. The supervisor does so, before it starts its own threads.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{ErrorKind, PipeReader, PipeWriter, Read, Write, pipe},
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::{net::UnixListener, process::CommandExt},
-    },
+    os::{fd::OwnedFd, unix::process::CommandExt},
     path::Path,
     process::Command,
     sync::Arc,
@@ -25,16 +22,14 @@ use libcontainer::{
 };
 use rustix::process::{Signal, WaitOptions, set_parent_process_death_signal, wait};
 
-use super::{Failure, Stdio};
+use super::{
+    Failure, Stdio,
+    console::{self, Console},
+};
 use crate::container::{
     Id,
-    control::receive_file,
     process::{Process, ProcessHandle},
 };
-
-/// Where a container, and another program in one, offers its terminal, in the bundle.
-const CONSOLE: &str = "console.sock";
-const EXEC_CONSOLE: &str = "exec-console.sock";
 
 /// A container that is complete but for its program, which waits to be started.
 #[derive(Debug)]
@@ -93,7 +88,7 @@ pub(crate) fn create(
     stdio: Stdio,
 ) -> anyhow::Result<(Created, Option<OwnedFd>)> {
     let (failure, launcher) = Launcher::new(true)?;
-    let (builder, console) = builder(id, state_root, launcher, stdio, &bundle.join(CONSOLE))?;
+    let (builder, console) = builder(id, state_root, launcher, stdio, bundle, console::SOCKET)?;
     // No systemd: the cgroups are made directly, whatever manages the others.
     let container = builder
         .as_init(bundle)
@@ -105,7 +100,7 @@ pub(crate) fn create(
         .pid()
         .ok_or_else(|| anyhow!("the container has no process"))?
         .as_raw();
-    let terminal = console.as_ref().map(accept_terminal).transpose()?;
+    let terminal = console.as_ref().map(Console::accept).transpose()?;
     Ok((
         Created {
             container,
@@ -128,10 +123,16 @@ pub(crate) fn exec(
     stdio: Stdio,
     tied: bool,
 ) -> anyhow::Result<(i32, Option<OwnedFd>)> {
-    let console_path = bundle.join(EXEC_CONSOLE);
     sweep(bundle, state_root, id)?;
     let (failure, launcher) = Launcher::new(tied)?;
-    let (builder, console) = builder(id, state_root, launcher, stdio, &console_path)?;
+    let (builder, console) = builder(
+        id,
+        state_root,
+        launcher,
+        stdio,
+        bundle,
+        console::EXEC_SOCKET,
+    )?;
     let built = builder
         .as_tenant()
         .with_process(Some(request))
@@ -140,7 +141,7 @@ pub(crate) fn exec(
         .context("can't run a program in the container");
     sweep(bundle, state_root, id)?;
     let started = built.and_then(|pid| {
-        let terminal = console.as_ref().map(accept_terminal).transpose()?;
+        let terminal = console.as_ref().map(Console::accept).transpose()?;
         hear(failure)?;
         Ok((pid.as_raw(), terminal))
     });
@@ -155,7 +156,7 @@ pub(crate) fn exec(
 fn sweep(bundle: &Path, state_root: &Path, id: &Id) -> anyhow::Result<()> {
     let dir = state_root.join(id.as_str());
     let what = || format!("can't sweep {}", dir.display());
-    let mut left = vec![bundle.join(EXEC_CONSOLE)];
+    let mut left = vec![bundle.join(console::EXEC_SOCKET)];
     for entry in fs::read_dir(&dir).with_context(what)? {
         let entry = entry.with_context(what)?;
         if entry.file_name().to_string_lossy().starts_with("tenant-") {
@@ -173,22 +174,24 @@ fn sweep(bundle: &Path, state_root: &Path, id: &Id) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is alike for a container's first program and any other. A terminal is offered at `console`.
+/// What is alike for a container's first program and any other. A terminal is offered in the bundle, by the
+/// name `console`.
 fn builder(
     id: &Id,
     state_root: &Path,
     launcher: Launcher,
     stdio: Stdio,
-    console: &Path,
-) -> anyhow::Result<(ContainerBuilder, Option<UnixListener>)> {
+    bundle: &Path,
+    console: &str,
+) -> anyhow::Result<(ContainerBuilder, Option<Console>)> {
     let builder = ContainerBuilder::new(id.as_str().to_owned(), SyscallType::default())
         .with_executor(launcher)
         .with_root_path(state_root)
         .context("can't use the runtime's state directory")?;
     Ok(match stdio {
         Stdio::Terminal => (
-            builder.with_console_socket(Some(console)),
-            Some(listen(console)?),
+            builder.with_console_socket(Some(bundle.join(console))),
+            Some(Console::listen(bundle, console)?),
         ),
         Stdio::Files {
             stdin,
@@ -202,27 +205,6 @@ fn builder(
             None,
         ),
     })
-}
-
-fn listen(path: &Path) -> anyhow::Result<UnixListener> {
-    let what = || format!("can't listen at {}", path.display());
-    let (dir, name) = path.parent().zip(path.file_name()).with_context(what)?;
-    // A socket's path may have 108 bytes at most; the bundle's own may be longer.
-    let dir = File::open(dir).with_context(what)?;
-    let short = Path::new("/proc/self/fd")
-        .join(dir.as_raw_fd().to_string())
-        .join(name);
-    let listener = UnixListener::bind(short).with_context(what)?;
-    listener.set_nonblocking(true).with_context(what)?;
-    Ok(listener)
-}
-
-/// The container connected while it was created, so there is no waiting.
-fn accept_terminal(listener: &UnixListener) -> anyhow::Result<OwnedFd> {
-    let (stream, _) = listener
-        .accept()
-        .context("the container did not offer its terminal")?;
-    receive_file(&stream)?.ok_or_else(|| anyhow!("the container offered no terminal"))
 }
 
 /// The last of our code that runs in the container.
