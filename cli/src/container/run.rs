@@ -13,6 +13,7 @@ use super::{
     foreground::UserSignals,
     helper::{Helper, Relayed},
     id::Id,
+    process::Process,
     record::Record,
     runtime::{self, Failure},
     spec::Spec,
@@ -41,8 +42,8 @@ pub enum Started {
 /// Runs a container and, unless it is detached, waits for its end: its input and output are this
 /// process's, and signals are passed on to it.
 ///
-/// After an error nothing of the container is left if it never ran. An error that holds a [`Failure`] knows the
-/// exit code.
+/// After an error nothing of the container is left if it never ran. An error that holds a [`Failure`] knows
+/// the exit code.
 pub fn run(
     containers: &Containers,
     spec: Spec,
@@ -158,6 +159,8 @@ fn give_up(
     error: anyhow::Error,
 ) -> anyhow::Error {
     let clean_up = || match containers.lock(id)? {
+        // Somebody else may have taken it down, and have started it again.
+        Some(locked) if is_of_others(&locked.record.supervisor)? => Ok(()),
         Some(locked) => undo(containers, locked, make_network, &error),
         None => Ok(()),
     };
@@ -165,4 +168,8 @@ fn give_up(
         Ok(()) => error,
         Err(left) => error.context(format!("{left:#}; it was given up because")),
     }
+}
+
+fn is_of_others(supervisor: &Process) -> anyhow::Result<bool> {
+    Ok(supervisor.is_alive() && *supervisor != Process::current()?)
 }
