@@ -49,7 +49,7 @@ pub(crate) fn bring_up(
         made_dirs.make(&volume.source)?;
     }
     let overlay = containers.overlay(&record.id);
-    overlay.mount(&containers.images().layer_dir(&record.layer))?;
+    overlay.mount(&[containers.images().layer_dir(&record.layer)])?;
     if record.spec.workdir != Path::new("/") {
         overlay.make_dir_inside(&record.spec.workdir)?;
     }
