@@ -1,10 +1,12 @@
 //! The command line.
 
 mod container;
+mod image;
 mod network;
 mod run;
 
 pub(crate) use container::{Logs, Ps, Remove, Stop};
+pub(crate) use image::{ImageCommand, Import, InspectImages, ListImages, RemoveImages};
 pub(crate) use network::{
     ChangePorts, Check, Connect, Create, Df, Disconnect, Inspect, List, ListPorts, Log,
     NetworkCommand, PortCommand, Prune, RemoveNetworks, Repair,
@@ -79,6 +81,9 @@ pub(crate) enum Command {
     Rm(Lazy<Remove>),
     /// Print what a detached container wrote
     Logs(Lazy<Logs>),
+    /// Images that containers are made from
+    #[command(subcommand)]
+    Image(ImageCommand),
 }
 
 /// How a plan is shown.

@@ -1,6 +1,7 @@
 //! What the commands do.
 
 mod container;
+mod image;
 mod network;
 mod port;
 mod ps;
@@ -41,6 +42,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Ps(ps) => ps::ps(&app, &ps).map(|()| ExitCode::SUCCESS),
         Command::Stop(stop) => container::stop(&app, &stop).map(|()| ExitCode::SUCCESS),
         Command::Rm(rm) => container::rm(&app, &rm).map(|()| ExitCode::SUCCESS),
+        Command::Image(command) => image::run(&app, command).map(|()| ExitCode::SUCCESS),
         Command::Logs(logs) => container::logs(&app, &logs).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -4,7 +4,6 @@ use std::{
     fs::File,
     io::{PipeReader, pipe},
     os::fd::{AsFd, OwnedFd},
-    path::Path,
 };
 
 use anyhow::Context;
@@ -49,10 +48,8 @@ pub(crate) fn bring_up(
         made_dirs.make(&volume.source)?;
     }
     let overlay = containers.overlay(&record.id);
-    overlay.mount(&[containers.images().layer_dir(&record.layer)])?;
-    if record.spec.workdir != Path::new("/") {
-        overlay.make_dir_inside(&record.spec.workdir)?;
-    }
+    overlay.mount(&containers.layer_dirs(record))?;
+    overlay.make_dir_inside(record.spec.workdir())?;
     let netns = (record.spec.network != NetworkMode::Host).then(|| containers.netns(&record.id));
     if let Some(netns) = &netns {
         netns::create(netns)?;

@@ -25,6 +25,7 @@
 mod bring_up;
 mod cgroup;
 mod control;
+mod defaults;
 mod files;
 mod foreground;
 mod id;

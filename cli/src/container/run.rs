@@ -60,17 +60,16 @@ pub fn run(
     if spec.terminal && spec.interactive && !detached && !stdin().is_terminal() {
         bail!("standard input is not a terminal: leave out -t");
     }
-    let image = spec.image.clone();
-    let layer = containers.images().layer(&image)?;
+    let held = containers.images().image(&spec.image)?;
     // Held from here on, so that Ctrl-C ends the container and not the command alone.
     let signals = if detached {
         None
     } else {
         Some(UserSignals::hold()?)
     };
-    let record = Record::new(Id::random()?, layer.id.clone(), spec)?;
+    let record = Record::new(Id::random()?, &held.image, spec)?;
     containers.create(&record)?;
-    drop(layer);
+    drop(held);
 
     let started = supervise(containers, &record);
     let (control, mut supervisor, report, terminal) = match started {

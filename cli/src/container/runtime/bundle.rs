@@ -76,7 +76,7 @@ fn config(record: &Record, places: &Places<'_>) -> anyhow::Result<Value> {
             "user": { "uid": 0, "gid": 0 },
             "args": spec.command,
             "env": env(record),
-            "cwd": text(&spec.workdir)?,
+            "cwd": text(spec.workdir())?,
             // Inheritable and ambient stay empty: a program that gives up root keeps nothing.
             "capabilities": {
                 "bounding": capabilities,
