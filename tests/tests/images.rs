@@ -4,10 +4,10 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use mydocker_tests::Host;
+use mydocker_tests::{Host, eventually};
 use serde_json::{Value, json};
 use tar::EntryType::{self, Char, Directory, Regular, Symlink};
 
@@ -448,6 +448,7 @@ fn hostile_and_damaged_archives_are_refused() {
         ("run no/such:image", "no image `no/such:image`"),
         ("image inspect nosuch", "no image `nosuch`"),
         ("image rm nosuch", "no image `nosuch`"),
+        ("commit nosuch x", "no container `nosuch`"),
     ] {
         let output = host.mydocker(line);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -456,6 +457,7 @@ fn hostile_and_damaged_archives_are_refused() {
             "{line}: {said}"
         );
     }
+    host.fails(2, "commit web a@sha256:00");
 }
 
 /// As many layers as Docker allows, more than their names fit into a mount's options.
@@ -467,6 +469,118 @@ fn an_image_of_128_layers_runs() {
     let saved = docker_save(&[(&["deep"], json!({ "Cmd": ["cat", "/top"] }), &all)]);
     import(&host, &saved, "");
     assert_eq!(host.ok("run --name web deep"), "127");
+    let refused = host.fails(1, "commit web deeper");
+    assert!(refused.contains("129 layers"), "{refused}");
+}
+
+/// What says that a file has the same owner, mode, size, links, attributes and so on.
+const LOOK: &str = "cd /w; find . | sort | while read f; do stat -c '%n %a %u:%g %h %s %F' $f; done; \
+    readlink link; cat hard1 big | md5sum; ls /etc; ls /www; ls /low 2>&1";
+
+#[test]
+fn what_a_container_wrote_survives_a_commit() {
+    let Some((host, base)) = host() else { return };
+    let low = archive(&[
+        ("low/", Directory, ""),
+        ("low/a", Regular, "a"),
+        ("gone/", Directory, ""),
+        ("gone/b", Regular, "b"),
+        ("www/", Directory, ""),
+        ("www/old", Regular, ""),
+    ]);
+    let config = json!({ "Env": ["A=1"], "WorkingDir": "/srv", "ExposedPorts": { "80/tcp": {} }, "Entrypoint": ["sh", "-c"] });
+    import(&host, &docker_save(&[(&["box"], config, &[base, low])]), "");
+    let write = "mkdir -p /w/dir; cd /w; echo x > hard1; ln hard1 hard2; ln -s /no/where link; \
+        chown 1000:2000000000 hard1; chmod 4711 hard1; chmod 1777 dir; dd if=/dev/zero of=big bs=1000 count=300; \
+        mkfifo pipe; echo n > 'with space'; d=$(printf '%0120d' 0); mkdir -p $d/$d; echo deep > $d/$d/file; \
+        rm /etc/group /low/a; rm -r /gone; rm -r /www; mkdir /www; echo > /www/new; rm pipe; mkfifo dir/pipe";
+    // Detached, so that it runs while it is committed.
+    let mut run = host.mydocker_command("run -d -e B=2 --name web box");
+    said(
+        &run.arg(format!("{write}; touch /done; exec sleep 1000"))
+            .output()
+            .unwrap(),
+    );
+    let upper = || {
+        let id = host.ok("ps -aq");
+        host.dir()
+            .join("lib/overlay2")
+            .join(id.trim())
+            .join("upper")
+    };
+    eventually("it has written", || upper().join("done").exists());
+    set_attribute(&upper().join("w/big"), "user.colour", "blue");
+
+    let output = host.mydocker("commit web snap:1");
+    let id = said(&output).trim().to_owned();
+    let warned = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(warned.contains("1 device nodes, pipes"), "{warned}");
+    let image = inspect(&host, "snap:1");
+    assert_eq!(image["id"], id);
+    let config = &image["config"];
+    assert_eq!(config["Env"], json!(["A=1", "B=2"]));
+    assert_eq!(config["Entrypoint"], json!(["sh", "-c"]));
+    assert!(
+        config["Cmd"][0]
+            .as_str()
+            .unwrap()
+            .starts_with("mkdir -p /w/dir"),
+        "{config}"
+    );
+    assert_eq!(config["WorkingDir"], "/srv");
+    assert_eq!(config["ExposedPorts"], json!({ "80/tcp": {} }));
+    let look = |image: &str| {
+        said(
+            &host
+                .mydocker_command(&format!("run --rm {image}"))
+                .arg(LOOK)
+                .output()
+                .unwrap(),
+        )
+    };
+    let seen = look("snap:1");
+    for line in [
+        "./hard1 4711 1000:2000000000 2 2 regular file",
+        "./hard2 4711 1000:2000000000 2 2 regular file",
+        "./dir 1777 0:0 2 ",
+        "./big 644 0:0 1 300000 regular file",
+        "/no/where",
+        "passwd",
+        "new",
+    ] {
+        assert!(seen.contains(line), "no `{line}`: {seen}");
+    }
+    for gone in ["group", "old", "\na\n", "pipe"] {
+        assert!(!seen.contains(gone), "`{gone}`: {seen}");
+    }
+    let root = host.ok("run --rm snap:1 ls$IFS/;echo$IFS$B");
+    assert!(!root.contains("gone") && root.contains('2'), "{root}");
+    let dir = image["layers"][2]["dir"].as_str().unwrap()[7..].to_owned();
+    let kept = host
+        .dir()
+        .join("lib/image/layers/sha256")
+        .join(dir)
+        .join("w/big");
+    assert_eq!(attribute(&kept, "user.colour").as_deref(), Some("blue"));
+
+    // A commit of a commit is the same, and the name moves.
+    host.ok("stop -t 0 web");
+    let again = host.ok("commit web snap:1").trim().to_owned();
+    assert_ne!(again, id);
+    assert_eq!(look("snap:1"), seen);
+    assert!(!host.ok("image ls -q").contains(&id[7..19]));
+    host.ok("run --name next snap:1 true");
+    host.ok("commit next snap:2");
+    assert_eq!(look("snap:2"), seen);
+    assert_eq!(
+        inspect(&host, "snap:2")["layers"].as_array().unwrap().len(),
+        4
+    );
+    let refused = host.fails(1, "image rm snap:1");
+    assert!(refused.contains("container next"), "{refused}");
+    host.ok("rm web next");
+    host.ok("image rm box snap:1 snap:2");
+    assert_eq!(layers(&host), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -497,27 +611,33 @@ fn a_damaged_image_is_named_and_the_rest_is_usable() {
 fn killed_anywhere() {
     let Some((host, base)) = host() else { return };
     import(&host, &base, "box");
+    host.ok("run --name web box touch /x");
     let low = archive(&[("low", Regular, "")]);
     let top = archive(&[("a/b", Regular, ""), (".wh.low", Regular, "")]);
     let saved = docker_save(&[(&["small"], json!({}), &[low, top])]);
     let path = put(&host, "small.tar.gz", &gzip(&saved));
-    let line = format!("image import {path}");
-    for number in 0.. {
-        let attempt = mydocker_tests::tracer::kill_before(&host.mydocker_command(&line), 1, number);
-        let there = host.ok("image ls").contains("small");
-        if there {
-            assert_eq!(host.ok("image inspect small").matches("\"id\"").count(), 1);
-            host.ok("image rm small");
-        } else {
-            // Removing anything sweeps.
-            host.ok(&format!("image import {path} other"));
-            host.ok("image rm other");
-        }
-        assert_eq!(layers(&host).len(), 1, "{line} {number}: {attempt:?}");
-        if attempt.met.is_none() {
-            assert_eq!((attempt.code, there), (Some(0), true), "{line}");
-            assert!(number > 10, "{number}");
-            break;
+    for line in [
+        format!("image import {path}"),
+        "commit web small".to_owned(),
+    ] {
+        for number in 0.. {
+            let attempt =
+                mydocker_tests::tracer::kill_before(&host.mydocker_command(&line), 1, number);
+            let there = host.ok("image ls").contains("small");
+            if there {
+                assert_eq!(host.ok("image inspect small").matches("\"id\"").count(), 1);
+                host.ok("image rm small");
+            } else {
+                // Removing anything sweeps.
+                host.ok(&format!("image import {path} other"));
+                host.ok("image rm other");
+            }
+            assert_eq!(layers(&host).len(), 1, "{line} {number}: {attempt:?}");
+            if attempt.met.is_none() {
+                assert_eq!((attempt.code, there), (Some(0), true), "{line}");
+                assert!(number > 10, "{number}");
+                break;
+            }
         }
     }
     let removal = |number| {
@@ -539,4 +659,32 @@ fn killed_anywhere() {
             break;
         }
     }
+}
+
+fn set_attribute(path: &Path, name: &str, value: &str) {
+    let status = std::process::Command::new("python3")
+        .args([
+            "-c",
+            "import os,sys; os.setxattr(sys.argv[1], sys.argv[2], sys.argv[3].encode())",
+        ])
+        .arg(path)
+        .args([name, value])
+        .status();
+    assert!(status.unwrap().success());
+}
+
+fn attribute(path: &Path, name: &str) -> Option<String> {
+    let output = std::process::Command::new("python3")
+        .args([
+            "-c",
+            "import os,sys; print(os.getxattr(sys.argv[1], sys.argv[2]).decode(), end='')",
+        ])
+        .arg(path)
+        .arg(name)
+        .output()
+        .unwrap();
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8(output.stdout).unwrap())
 }

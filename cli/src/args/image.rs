@@ -1,4 +1,4 @@
-//! The arguments of `mydocker image …`
+//! The arguments of `mydocker image …` and `mydocker commit`
 
 use std::path::PathBuf;
 
@@ -57,4 +57,12 @@ pub(crate) struct InspectImages {
     /// Names, ids or unique prefixes of ids
     #[arg(required = true)]
     pub(crate) image: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Commit {
+    /// A name, id or unique prefix of an id
+    pub(crate) container: String,
+    /// What to call the image
+    pub(crate) image: ImageName,
 }

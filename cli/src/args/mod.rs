@@ -6,7 +6,7 @@ mod network;
 mod run;
 
 pub(crate) use container::{Logs, Ps, Remove, Stop};
-pub(crate) use image::{ImageCommand, Import, InspectImages, ListImages, RemoveImages};
+pub(crate) use image::{Commit, ImageCommand, Import, InspectImages, ListImages, RemoveImages};
 pub(crate) use network::{
     ChangePorts, Check, Connect, Create, Df, Disconnect, Inspect, List, ListPorts, Log,
     NetworkCommand, PortCommand, Prune, RemoveNetworks, Repair,
@@ -84,6 +84,8 @@ pub(crate) enum Command {
     /// Images that containers are made from
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Make an image of what a container wrote; one that runs is not paused
+    Commit(Lazy<Commit>),
 }
 
 /// How a plan is shown.

@@ -31,7 +31,7 @@ fn import(app: &App, args: &Import) -> Result<(), Failure> {
 }
 
 /// Removes what had a name that another image has now, if it is nobody's.
-fn sweep(containers: &Containers) {
+pub(super) fn sweep(containers: &Containers) {
     if let Err(error) = containers.images().prune(|| containers.image_users()) {
         warn(format!(
             "done, but what was there before is not removed: {error:#}"

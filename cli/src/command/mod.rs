@@ -1,5 +1,6 @@
 //! What the commands do.
 
+mod commit;
 mod container;
 mod image;
 mod network;
@@ -43,6 +44,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Stop(stop) => container::stop(&app, &stop).map(|()| ExitCode::SUCCESS),
         Command::Rm(rm) => container::rm(&app, &rm).map(|()| ExitCode::SUCCESS),
         Command::Image(command) => image::run(&app, command).map(|()| ExitCode::SUCCESS),
+        Command::Commit(commit) => commit::commit(&app, &commit).map(|()| ExitCode::SUCCESS),
         Command::Logs(logs) => container::logs(&app, &logs).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -24,6 +24,7 @@
 
 mod bring_up;
 mod cgroup;
+mod commit;
 mod control;
 mod defaults;
 mod files;
@@ -44,6 +45,7 @@ mod supervisor;
 mod teardown;
 mod watch;
 
+pub use commit::{Committed, commit};
 pub use id::Id;
 pub use log::{LogLine, Stream, read_log};
 pub use network::{Attached, Network, NetworkFactory};

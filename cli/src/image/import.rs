@@ -17,6 +17,7 @@ use super::{
     digest::Hashing,
     images::Table,
     layer::{create, dependent, inherit},
+    manifest::check_layers,
     members::{Members, shown},
     progress::Progress,
     saved::{self, Descriptor, SavedImage, SavedLayer, check_digest},
@@ -114,6 +115,41 @@ impl Images {
             }
             if self.keep(staging, &images).with_context(what)? {
                 return Ok(());
+            }
+        }
+    }
+
+    /// Makes an image of one more layer on others. `pack` writes its archive.
+    pub(crate) fn commit(
+        &self,
+        name: &ImageName,
+        below: &[Layer],
+        config: &ImageConfig,
+        pack: impl FnOnce(&mut File) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Image> {
+        check_layers(below.len() + 1).context("the image would have too many layers")?;
+        config.check()?;
+        self.check_free(&self.lock()?, name)?;
+        let staging = Staging::take(&self.dir()?)?;
+        let mut archive = staging.file()?;
+        pack(&mut archive)?;
+        let bytes = archive.metadata()?.len();
+        loop {
+            let packed = Packed {
+                source: Whole(&archive, 0),
+                bytes: Some(bytes),
+                kind: Kind::Layer,
+                diff_id: None,
+                blob: None,
+                what: format!("unpacking {name}"),
+            };
+            let mut layers = below.to_vec();
+            layers.push(self.unpack_layer(&staging, packed, below)?);
+            let image = made_here(name, layers, config.clone())?;
+            let images = [image];
+            if self.keep(&staging, &images)? {
+                let [image] = images;
+                return Ok(image);
             }
         }
     }

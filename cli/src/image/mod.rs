@@ -25,6 +25,7 @@ mod layer;
 mod manifest;
 mod members;
 mod name;
+mod pack;
 mod progress;
 mod removal;
 mod saved;
@@ -42,4 +43,5 @@ pub use manifest::Image;
 #[cfg(test)]
 pub(crate) use manifest::example;
 pub use name::{ImageName, ImageNameError};
+pub(crate) use pack::pack;
 pub use removal::{User, Users};
