@@ -606,6 +606,33 @@ fn a_damaged_image_is_named_and_the_rest_is_usable() {
     assert_eq!(layers(&host), Vec::<PathBuf>::new());
 }
 
+/// Imports, removals and containers at once: each is done or refused, and layers are whole or gone.
+#[test]
+fn many_at_once() {
+    let Some((host, base)) = host() else { return };
+    fs::write(host.dir().join("lib/image/byhand.tar"), gzip(&base)).unwrap();
+    let top = archive(&[("motd", Regular, "hi")]);
+    let saved = docker_save(&[(&["box"], json!({ "Cmd": ["cat", "/motd"] }), &[base, top])]);
+    let path = put(&host, "saved.tar", &saved);
+    std::thread::scope(|scope| {
+        for number in 0..3 {
+            let (host, path) = (&host, &path);
+            scope.spawn(move || {
+                for _ in 0..3 {
+                    let name = format!("box:{number}");
+                    host.ok(&format!("image import {path} {name}"));
+                    assert_eq!(host.ok(&format!("run --rm {name}")), "hi");
+                    host.ok("run --rm byhand true");
+                    host.ok(&format!("image rm {name}"));
+                }
+            });
+        }
+    });
+    assert_eq!(layers(&host).len(), 1, "that of the archive");
+    host.ok("image rm byhand");
+    assert_eq!(layers(&host), Vec::<PathBuf>::new());
+}
+
 /// A `kill -9` anywhere leaves the image there or not, and what comes next leaves nothing of it.
 #[test]
 fn killed_anywhere() {

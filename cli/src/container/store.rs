@@ -229,7 +229,8 @@ impl Containers {
         self.images().prune(|| self.image_users())
     }
 
-    /// The same for one that can't be read. The layers that it stood on go with the next container.
+    /// The same for one that can't be read. The layers that it stood on go with the next
+    /// container that is removed.
     pub(crate) fn forget_damaged(&self, held: Held) -> anyhow::Result<()> {
         let id = held.id.as_str();
         self.overlay(&held.id).remove()?;

@@ -25,8 +25,9 @@ pub(super) const LAYERS: &str = "layers";
 pub(super) const BY_DIGEST: &str = "sha256";
 /// Fewer digits of an id are no id: `db` and `ada` are what somebody calls an image.
 const ID_DIGITS_MIN: usize = 4;
-/// How long to wait for another process that changes the table, which is never long.
-const LOCK_WAIT_MAX: Duration = Duration::from_secs(60);
+/// How long to wait for another process that changes the table: it takes moments, unless it removes large
+/// layers.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(600);
 
 /// The images below one root.
 #[derive(Clone, Debug)]
