@@ -275,7 +275,7 @@ fn inside(host: &Host) {
          ! touch /ro/new; ! touch /sys/new; ! echo x >/proc/sys/kernel/hostname; ping -c1 -W1 127.0.0.1 >/dev/null; \
          cat /etc/hosts /etc/resolv.conf /etc/hostname /proc/self/status >/rw/seen",
     );
-    spec.workdir = "/made/here".into();
+    spec.workdir = Some("/made/here".into());
     spec.env = vec!["X=1".to_owned()];
     spec.hostname = Some("web".to_owned());
     let volume = |target: &str| {
@@ -544,10 +544,9 @@ fn collisions(host: &Host) {
 
 fn images(host: &Host) {
     let layers = || {
-        fs::read_dir(host.containers.root().join("image/layers/box"))
+        fs::read_dir(host.containers.root().join("image/layers/sha256"))
             .unwrap()
             .count()
-            - 1
     };
     host.write_image("old");
     let old = host.start("old", "exec sleep 1000");

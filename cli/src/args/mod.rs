@@ -2,6 +2,7 @@
 
 mod completion;
 mod container;
+mod image;
 mod network;
 mod run;
 
@@ -10,6 +11,7 @@ pub(crate) use container::{
     ContainerPorts, Exec, InspectContainers, Kill, Logs, OnlyJson, Ps, Remove, Rename, Restart,
     Start, Stats, Stop, Wait,
 };
+pub(crate) use image::{Commit, ImageCommand, Import, InspectImages, ListImages, RemoveImages};
 pub(crate) use network::{
     ChangePorts, Check, Connect, Create, Df, Disconnect, Inspect, List, ListPorts, Log,
     NetworkCommand, PortCommand, Prune, RemoveNetworks, Repair,
@@ -88,6 +90,11 @@ pub(crate) enum Command {
     Rm(Lazy<Remove>),
     /// Print what a container in the background wrote
     Logs(Lazy<Logs>),
+    /// Images that containers are made from
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Make an image of what a container wrote; one that runs is not paused
+    Commit(Lazy<Commit>),
     /// Run another command in a container that runs
     Exec(Lazy<Exec>),
     /// Start containers that have ended, in the background

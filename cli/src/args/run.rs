@@ -103,7 +103,7 @@ pub(crate) struct Run {
     pub(crate) rm: bool,
     #[command(flatten)]
     pub(crate) dry_run: DryRun,
-    /// The image: ROOT/image/IMAGE.tar
+    /// The image: its name, the start of its id, or NAME for ROOT/image/NAME.tar
     pub(crate) image: String,
     /// The command and its arguments
     #[arg(

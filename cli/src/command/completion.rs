@@ -228,7 +228,7 @@ fn value(command: &str, argument: &str) -> Option<Value> {
         (_, "container") if command.starts_with("network ") => endpoints,
         (_, "container") => containers,
         (_, "image") => images,
-        (_, "netns" | "volume") => return Some(Value::Path),
+        (_, "netns" | "volume" | "file" | "env_file" | "runtime") => return Some(Value::Path),
         _ => return None,
     }))
 }
@@ -297,11 +297,10 @@ fn containers(roots: &Roots) -> Vec<CompletionCandidate> {
 }
 
 fn images(roots: &Roots) -> Vec<CompletionCandidate> {
-    let names = Images::new(&roots.root).names().unwrap_or_default();
-    names
-        .iter()
-        .map(|name| candidate(name.as_str(), ""))
-        .collect()
+    let listing = Images::new(&roots.root).list().unwrap_or_default();
+    let unpacked = listing.images.iter().map(|image| &image.name);
+    let names = unpacked.chain(listing.archives.iter().map(|archive| &archive.name));
+    names.map(|name| candidate(name.as_str(), "")).collect()
 }
 
 fn candidate(name: &str, about: &str) -> CompletionCandidate {

@@ -1,10 +1,12 @@
 //! What the commands do.
 
+mod commit;
 pub(crate) mod completion;
 mod container;
 mod each;
 mod endpoints;
 mod exec;
+mod image;
 mod inspect;
 mod logs;
 pub(crate) mod man;
@@ -50,6 +52,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Ps(ps) => ps::ps(&app, &ps).map(|()| ExitCode::SUCCESS),
         Command::Stop(stop) => container::stop(&app, &stop).map(|()| ExitCode::SUCCESS),
         Command::Rm(rm) => container::rm(&app, &rm).map(|()| ExitCode::SUCCESS),
+        Command::Image(command) => image::run(&app, command).map(|()| ExitCode::SUCCESS),
+        Command::Commit(commit) => commit::commit(&app, &commit).map(|()| ExitCode::SUCCESS),
         Command::Logs(logs) => logs::logs(&app, &logs).map(|()| ExitCode::SUCCESS),
         Command::Exec(exec) => exec::exec(&app, exec.0),
         Command::Start(start) => start::start(&app, &start),

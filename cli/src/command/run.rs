@@ -246,9 +246,7 @@ fn spec_of(run: Run, mode: NetworkMode, joining: &[Joining]) -> anyhow::Result<S
         attachments: serde_json::to_value(joining)?,
         ..Spec::new(image)
     };
-    if let Some(workdir) = run.workdir {
-        spec.workdir = workdir.into();
-    }
+    spec.workdir = run.workdir.map(Into::into);
     spec.check()?;
     Ok(spec)
 }
@@ -274,17 +272,12 @@ fn limits(run: &Run) -> anyhow::Result<Limits> {
 /// Prints what joining the networks would do. The container is called as it is named, or after
 /// its image while it has no id.
 fn plan(app: &App, spec: &Spec, joining: Vec<Joining>, format: PlanFormat) -> Result<(), Failure> {
-    let archive = Images::new(&app.roots.root).archive(&spec.image);
-    if !archive.exists() {
-        warn(format!(
-            "there is no image `{}`: {} is missing",
-            spec.image,
-            archive.display()
-        ));
+    if !Images::new(&app.roots.root).has(&spec.image)? {
+        warn(format!("there is no image `{}`", spec.image));
     }
     let container = match &spec.name {
         Some(name) => name.clone(),
-        None => spec.image.as_str().parse().map_err(Failure::refused)?,
+        None => spec.image.base().parse().map_err(Failure::refused)?,
     };
     let netns = app.roots.run_root.join("netns").join(container.as_str());
     let netns: Netns = netns

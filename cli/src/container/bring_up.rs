@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{PipeReader, PipeWriter, pipe},
     os::fd::{AsFd, AsRawFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process,
 };
 
@@ -62,10 +62,8 @@ pub(crate) fn bring_up(
         made_dirs.make(&volume.source)?;
     }
     let overlay = containers.overlay(&record.id);
-    overlay.mount(&containers.images().layer_dir(&record.layer))?;
-    if record.spec.workdir != Path::new("/") {
-        overlay.make_dir_inside(&record.spec.workdir)?;
-    }
+    overlay.mount(&containers.layer_dirs(record))?;
+    overlay.make_dir_inside(record.spec.workdir())?;
     wait::begin(&containers.exit_path(&record.id))?;
     let user = user::resolve(record.spec.user.as_deref(), &overlay)?;
     let bundle_dir = containers.bundle(&record.id);

@@ -140,7 +140,7 @@ impl Exec {
         spec.env.clone_from(&self.env);
         spec.user.clone_from(&self.user);
         if let Some(workdir) = &self.workdir {
-            spec.workdir.clone_from(workdir);
+            spec.workdir = Some(workdir.clone());
             spec.check()?;
             return check_workdir(record, workdir);
         }

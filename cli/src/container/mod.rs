@@ -29,8 +29,10 @@
 mod bring_up;
 mod capabilities;
 mod cgroup;
+mod commit;
 mod confinement;
 mod control;
+mod defaults;
 mod env;
 mod exec;
 mod files;
@@ -63,6 +65,7 @@ mod wait;
 mod watch;
 
 pub use capabilities::{Capabilities, Capability};
+pub use commit::{Committed, commit};
 pub use confinement::Confinement;
 pub use env::variables;
 pub use exec::{Exec, Executed, exec};

@@ -21,6 +21,8 @@ use rustix::{
 
 use crate::store::{make_dir, remove_tree};
 
+/// How long the options of a mount may be, bytes: the kernel takes a page, and a byte ends them.
+const OPTIONS_BYTES_MAX: usize = 4096;
 /// How often a path is tried that the kernel can't follow while others mount and rename.
 const OPENS_MAX: u32 = 1000;
 
@@ -41,9 +43,14 @@ impl Overlay {
         self.dir.join("merged")
     }
 
-    /// Mounts it over an image's layer, the absolute path `lower`.
-    /// Equivalent to: `mount -t overlay overlay -o lowerdir=L,upperdir=U,workdir=W MERGED`.
-    pub(crate) fn mount(&self, lower: &Path) -> anyhow::Result<()> {
+    /// Where what the container writes is.
+    pub(crate) fn upper(&self) -> PathBuf {
+        self.dir.join("upper")
+    }
+
+    /// Mounts it over the layers of an image, absolute paths, lowest first.
+    /// Equivalent to: `mount -t overlay overlay -o lowerdir=TOP:…:BOTTOM,upperdir=U,workdir=W MERGED`.
+    pub(crate) fn mount(&self, layers: &[PathBuf]) -> anyhow::Result<()> {
         make_dir(&self.dir)?;
         // The upper directory's mode is that of the container's `/`: any user in it must be able to enter.
         for (name, mode) in [("upper", 0o755), ("work", 0o700), ("merged", 0o755)] {
@@ -54,20 +61,36 @@ impl Overlay {
                 .create(&path)
                 .with_context(|| format!("can't create {}", path.display()))?;
         }
-        let options = [
-            &b"lowerdir="[..],
-            &escape(lower),
-            b",upperdir=",
-            &escape(&self.dir.join("upper")),
+        let merged = self.merged();
+        let what = || format!("can't mount the root filesystem at {}", merged.display());
+        // A file renamed or changed by reference alone could not be kept by a commit.
+        let own = [
+            &b",redirect_dir=off,metacopy=off,upperdir="[..],
+            &escape(&self.upper()),
             b",workdir=",
             &escape(&self.dir.join("work")),
         ]
         .concat();
-        let merged = self.merged();
-        let what = || format!("can't mount the root filesystem at {}", merged.display());
+        let mut options = [b"lowerdir=".to_vec(), joined(layers), own.clone()].concat();
+        let mut opened = Vec::new();
+        if options.len() >= OPTIONS_BYTES_MAX {
+            for layer in layers {
+                let flags = OFlags::PATH | OFlags::CLOEXEC;
+                let layer = rustix::fs::open(layer, flags, Mode::empty());
+                opened.push(layer.with_context(what)?);
+            }
+            let short: Vec<PathBuf> = opened
+                .iter()
+                .map(|layer| format!("/proc/self/fd/{}", layer.as_raw_fd()).into())
+                .collect();
+            options = [b"lowerdir=".to_vec(), joined(&short), own].concat();
+        }
         let options = CString::new(options).with_context(what)?;
         let flags = MountFlags::empty();
-        mount("overlay", &merged, "overlay", flags, options.as_c_str()).with_context(what)
+        mount("overlay", &merged, "overlay", flags, options.as_c_str()).with_context(what)?;
+        // Until here the paths led through them.
+        drop(opened);
+        Ok(())
     }
 
     /// Unmounts it. One that is not mounted is no error. Equivalent to: `umount --lazy MERGED`.
@@ -213,6 +236,12 @@ impl MadeDirs {
     }
 }
 
+/// Layers as overlayfs wants them, uppermost first.
+fn joined(layers: &[PathBuf]) -> Vec<u8> {
+    let layers: Vec<_> = layers.iter().rev().map(|layer| escape(layer)).collect();
+    layers.join(&b':')
+}
+
 /// Overlayfs splits its options at `,` and lower directories at `:`.
 fn escape(path: &Path) -> Vec<u8> {
     let mut escaped = Vec::new();
@@ -251,7 +280,7 @@ mod tests {
         fs::write(lower.join("motd"), "image").unwrap();
         symlink("/outside", lower.join("link")).unwrap();
         let overlay = Overlay::new(dir.path().join("o"));
-        overlay.mount(&lower).unwrap();
+        overlay.mount(std::slice::from_ref(&lower)).unwrap();
         fs::write(overlay.merged().join("motd"), "container").unwrap();
         assert_eq!(fs::read_to_string(lower.join("motd")).unwrap(), "image");
         assert!(overlay.remove().is_err(), "not while it is mounted");
@@ -283,6 +312,31 @@ mod tests {
         overlay.remove().unwrap();
         overlay.remove().unwrap();
         assert!(!dir.path().join("o").exists());
+    }
+
+    /// More than their paths fit into a mount's options, and each is seen where it should be.
+    #[test]
+    fn many_layers_are_one_root() {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: mounting needs root");
+            return;
+        }
+        let dir = TempDir::new().unwrap();
+        let layer = |number: usize| {
+            let path = dir.path().join(format!("{number:064}"));
+            fs::create_dir(&path).unwrap();
+            fs::write(path.join("top"), number.to_string()).unwrap();
+            fs::write(path.join(number.to_string()), "").unwrap();
+            path
+        };
+        let layers: Vec<PathBuf> = (0..128).map(layer).collect();
+        let overlay = Overlay::new(dir.path().join("o"));
+        overlay.mount(&layers).unwrap();
+        let seen = fs::read_dir(overlay.merged()).unwrap().count();
+        let top = fs::read_to_string(overlay.merged().join("top"));
+        overlay.unmount().unwrap();
+        overlay.remove().unwrap();
+        assert_eq!((seen, top.unwrap().as_str()), (129, "127"));
     }
 
     #[test]

@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
+    defaults,
     id::Id,
     process::Process,
     spec::{NetworkMode, Spec},
 };
-use crate::image::LayerId;
+use crate::image::{Digest, Image, ImageConfig, Layer, LegacyLayer};
 
 /// The format this version writes.
 const FORMAT: u32 = 1;
@@ -28,8 +29,18 @@ pub struct Record {
     pub id: Id,
     /// Its name, unique.
     pub name: ContainerName,
-    /// The layer below its own.
-    pub layer: LayerId,
+    /// The id of the image it was made from; none if an earlier version made it.
+    #[serde(default)]
+    pub image_id: Option<Digest>,
+    /// The layers below its own, lowest first.
+    #[serde(default)]
+    pub layers: Vec<Layer>,
+    /// The same, if an earlier version made it.
+    #[serde(default, rename = "layer", skip_serializing_if = "Option::is_none")]
+    pub legacy_layer: Option<LegacyLayer>,
+    /// What its image says of ports and the like; what it says of the program is in the spec.
+    #[serde(default)]
+    pub image_config: ImageConfig,
     /// What was asked for, with command and host name filled in.
     pub spec: Spec,
     /// When it was made, seconds since 1970.
@@ -79,20 +90,23 @@ impl fmt::Display for Status {
 
 impl Record {
     /// The record of a container that this process is about to make.
-    pub(crate) fn new(id: Id, layer: LayerId, mut spec: Spec) -> anyhow::Result<Self> {
+    pub(crate) fn new(id: Id, image: &Image, mut spec: Spec) -> anyhow::Result<Self> {
         let name = spec.name.clone().unwrap_or_else(|| id.to_name());
-        // As one: nobody asks later which part was whose.
-        let entrypoint = spec.entrypoint.clone().unwrap_or_default();
-        spec.command.splice(..0, entrypoint);
+        defaults::fill(&mut spec, &image.config);
         if spec.command.is_empty() {
             spec.command.push("/bin/sh".to_owned());
         }
         spec.hostname.get_or_insert_with(|| id.as_str().to_owned());
+        spec.check()
+            .with_context(|| format!("image `{}` asks for what can't be had", image.name))?;
         Ok(Self {
             format: FORMAT,
             id,
             name,
-            layer,
+            image_id: Some(image.id),
+            layers: image.layers.clone(),
+            legacy_layer: None,
+            image_config: image.config.clone(),
             spec,
             created_unix_s: now_unix_s(),
             started_unix_s: None,
@@ -185,7 +199,11 @@ impl Record {
         if record.id != *id {
             bail!("it belongs to container {}", record.id);
         }
-        record.layer.check()?;
+        match &record.legacy_layer {
+            Some(layer) => layer.check()?,
+            None if record.layers.is_empty() => bail!("it names no layer"),
+            None => {}
+        }
         record.spec.check()?;
         Ok(record)
     }
@@ -200,13 +218,9 @@ fn now_unix_s() -> u64 {
 
 #[cfg(test)]
 pub(crate) fn example() -> Record {
-    let layer = LayerId {
-        image: "box".parse().unwrap(),
-        version: "0".repeat(16),
-    };
     Record::new(
         "0123456789ab".parse().unwrap(),
-        layer,
+        &crate::image::example(),
         Spec::new("box".parse().unwrap()),
     )
     .unwrap()
@@ -226,16 +240,38 @@ mod tests {
         assert_eq!(read.spec.command, ["/bin/sh"]);
     }
 
+    /// As it was before images had several layers.
+    #[test]
+    fn an_older_record_is_read() {
+        let mut value: Value = serde_json::to_value(example()).unwrap();
+        let fields = value.as_object_mut().unwrap();
+        for new in ["layers", "image_id", "image_config"] {
+            fields.remove(new).unwrap();
+        }
+        for new in ["entrypoint", "user"] {
+            fields["spec"].as_object_mut().unwrap().remove(new).unwrap();
+        }
+        let layer = serde_json::json!({ "image": "box", "version": "0".repeat(16) });
+        fields.insert("layer".to_owned(), layer);
+        let id = example().id;
+        let read = Record::from_json(&id, value.to_string().as_bytes()).unwrap();
+        assert_eq!(read.legacy_layer.unwrap().image.as_str(), "box");
+        value["layer"]["version"] = "../../../../etc/".into();
+        assert!(Record::from_json(&id, value.to_string().as_bytes()).is_err());
+    }
+
     #[test]
     fn a_damaged_record_is_refused() {
         let record = example();
         let text = String::from_utf8(record.to_json().unwrap()).unwrap();
+        let dir = format!("\"dir\": \"{}", record.layers[0].dir);
         for (from, to) in [
             ("\"format\": 1", "\"format\": 2"),
             ("0123456789ab", "../../../etc"),
-            ("0000000000000000", "../../../../etc/"),
+            (dir.as_str(), "\"dir\": \"../../../../etc/"),
             ("\"image\": \"box\"", "\"image\": \"../box\""),
             ("\"workdir\": \"/\"", "\"workdir\": \"..\""),
+            ("\"layers\"", "\"lairs\""),
             ("}", ""),
         ] {
             let damaged = text.replace(from, to);

@@ -56,13 +56,12 @@ pub fn run(
         reads: spec.interactive && !detached,
     };
     means.check(spec.terminal, "-t")?;
-    let image = spec.image.clone();
-    let layer = containers.images().layer(&image)?;
+    let held = containers.images().image(&spec.image)?;
     // Held from here on, so that Ctrl-C ends the container and not the command alone.
     let signals = means.hold_signals()?;
-    let record = Record::new(Id::random()?, layer.id.clone(), spec)?;
+    let record = Record::new(Id::random()?, &held.image, spec)?;
     containers.create(&record)?;
-    drop(layer);
+    drop(held);
     launch(containers, &record, means, signals.as_ref(), make_network)
 }
 

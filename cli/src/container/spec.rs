@@ -22,18 +22,19 @@ pub struct Spec {
     pub name: Option<ContainerName>,
     /// The image it starts from.
     pub image: ImageName,
-    /// Program and arguments that the command follows, instead of the image's.
+    /// What goes before the command instead of the image's entry point; nothing, if it is empty.
     #[serde(default)]
     pub entrypoint: Option<Vec<String>>,
-    /// Program and arguments, or those of the entry point; a shell if both are empty.
+    /// Program and arguments, or what follows the entry point; a shell if both are empty. In a record,
+    /// all of it.
     pub command: Vec<String>,
-    /// As whom it runs, `USER[:GROUP]` by names or numbers, instead of the image's.
-    #[serde(default)]
-    pub user: Option<String>,
     /// Variables, `KEY=VALUE`, on top of `PATH`, `HOME`, `HOSTNAME` and, with a terminal, `TERM`.
     pub env: Vec<String>,
-    /// Where the program starts, absolute; made if it is missing.
-    pub workdir: PathBuf,
+    /// Where the program starts, absolute; made if it is missing. By default where the image says, or `/`.
+    pub workdir: Option<PathBuf>,
+    /// Who runs it: `USER[:GROUP]`, by name or number. By default whom the image names, or root.
+    #[serde(default)]
+    pub user: Option<String>,
     /// Host name; the id if none is given.
     pub hostname: Option<String>,
     /// Which names it knows beside its own.
@@ -87,9 +88,9 @@ impl Spec {
             image,
             entrypoint: None,
             command: Vec::new(),
-            user: None,
             env: Vec::new(),
-            workdir: PathBuf::from("/"),
+            workdir: None,
+            user: None,
             hostname: None,
             names: Names::default(),
             volumes: Vec::new(),
@@ -104,6 +105,11 @@ impl Spec {
             networks: Vec::new(),
             attachments: Value::Null,
         }
+    }
+
+    /// Where the program starts.
+    pub(crate) fn workdir(&self) -> &Path {
+        self.workdir.as_deref().unwrap_or(Path::new("/"))
     }
 
     /// Says what is wrong with it, before anything is done.
@@ -130,7 +136,7 @@ impl Spec {
                 bail!("variable `{variable}` is not KEY=VALUE");
             }
         }
-        check_container_path("working directory", &self.workdir)?;
+        check_container_path("working directory", self.workdir())?;
         if let Some(hostname) = &self.hostname {
             check_hostname(hostname)?;
         }
@@ -186,8 +192,8 @@ mod tests {
             &|s| s.env = vec!["=x".into()],
             &|s| s.command = vec!["a\0".into()],
             &|s| s.command = vec![String::new()],
-            &|s| s.workdir = "tmp".into(),
-            &|s| s.workdir = "/a/../..".into(),
+            &|s| s.workdir = Some("tmp".into()),
+            &|s| s.workdir = Some("/a/../..".into()),
             &|s| s.hostname = Some("a b".into()),
             &|s| s.entrypoint = Some(vec!["a\0".into()]),
             &|s| s.user = Some(":".into()),

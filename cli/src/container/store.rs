@@ -10,7 +10,7 @@ use mydocker_core::ContainerName;
 
 use super::{id::Id, overlay::Overlay, record::Record};
 use crate::{
-    image::{Images, LayerId},
+    image::{Images, User, Users},
     store::{Access, Dir, Durability, Lock, make_dir, remove_tree},
 };
 
@@ -264,13 +264,12 @@ impl Containers {
 
     /// Removes a container that is taken down: its record, its log, its files.
     pub(crate) fn forget(&self, locked: Locked) -> anyhow::Result<()> {
-        let Locked { record, held } = locked;
-        self.forget_damaged(held)?;
-        self.prune(&record.layer)
+        self.forget_damaged(locked.held)?;
+        self.images().prune(|| self.image_users())
     }
 
-    /// The same for one that can't be read. The layer that it stood on goes with the next
-    /// container of that image.
+    /// The same for one that can't be read. The layers that it stood on go with the next
+    /// container that is removed.
     pub(crate) fn forget_damaged(&self, held: Held) -> anyhow::Result<()> {
         let id = held.id.as_str();
         self.overlay(&held.id).remove()?;
@@ -296,18 +295,26 @@ impl Containers {
         Ok(())
     }
 
-    /// Removes the layers of an image that nobody stands on any more.
-    fn prune(&self, layer: &LayerId) -> anyhow::Result<()> {
-        if !self.list()?.damaged.is_empty() {
-            // Which layers the damaged ones stand on is not known.
-            return Ok(());
-        }
-        self.images().prune(&layer.image, |layer| {
-            // Read again: a container may have come since, but none can while this is asked.
-            self.list().map_or(true, |now| {
-                !now.damaged.is_empty() || now.records.iter().any(|record| record.layer == *layer)
-            })
+    /// Who stands on images.
+    pub fn image_users(&self) -> anyhow::Result<Users> {
+        let Listing { records, damaged } = self.list()?;
+        let user = |record: Record| User {
+            container: record.name.to_string(),
+            image: record.spec.image,
+            id: record.image_id,
+            layers: record.layers,
+            legacy: record.legacy_layer,
+        };
+        Ok(Users {
+            containers: records.into_iter().map(user).collect(),
+            unknown: !damaged.is_empty(),
         })
+    }
+
+    /// The directories of the layers below a container's own, lowest first.
+    pub(crate) fn layer_dirs(&self, record: &Record) -> Vec<PathBuf> {
+        let legacy = record.legacy_layer.as_ref();
+        self.images().layer_dirs(&record.layers, legacy)
     }
 
     /// A container's root filesystem.

@@ -1,94 +1,112 @@
-//! A root filesystem archive becomes a directory.
+//! An archive of files becomes a directory: a root filesystem, or one layer of it.
 
 use std::{
-    fs::File,
-    io::{BufRead, BufReader, Read},
-    path::Path,
+    collections::BTreeSet,
+    fs,
+    io::Read,
+    os::unix::ffi::OsStrExt,
+    path::{Component, Path, PathBuf},
 };
 
 use anyhow::{Context, bail};
-use flate2::bufread::MultiGzDecoder;
-use indicatif::{ProgressBar, ProgressStyle};
 use tar::{Archive, EntryType};
 
-/// What became of an archive's entries.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Unpacked {
-    /// Files, directories and links made.
-    pub made: u64,
-    /// Device nodes and pipes, left out: a container's `/dev` is made afresh, and a device node of a
-    /// hostile archive would be a way to the host's disks.
-    pub left_out: u64,
+use super::{
+    members::NO_TAR,
+    whiteout::{Whiteouts, is_whiteout},
+};
+
+/// Most entries of one archive.
+const ENTRIES_MAX: u64 = 10_000_000;
+/// Smaller files are written without asking first whether there is room.
+const SMALL_BYTES: u64 = 16 << 20;
+
+/// What an archive's entries are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Kind {
+    /// All of a root filesystem; a file called like a whiteout is a file.
+    Root,
+    /// A layer: some of its entries say that something below is not there.
+    Layer,
 }
 
-/// Unpacks a root filesystem (tar or tar.gz) from `file`, which messages call `archive`, into the
-/// existing directory `into`.
+/// What became of an archive's entries.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Unpacked {
+    /// Files, directories, links and whiteouts made.
+    pub(super) made: u64,
+    /// Device nodes and pipes, left out: a container's `/dev` is made afresh, and a device node of a
+    /// hostile archive would be a way to the host's disks.
+    pub(super) left_out: u64,
+    /// Directories that it has no entry of, and only something in them. Each comes after its parent.
+    pub(super) implied: BTreeSet<PathBuf>,
+    /// Whether files were made that a layer would have had as whiteouts.
+    pub(super) like_whiteouts: bool,
+}
+
+/// Unpacks what `reader` gives, uncompressed, into the existing directory `into`.
 ///
 /// Keeps owners, modes and extended attributes. No entry lands outside `into`: `..` in a path, a link
 /// that leads out and is then written through, and a hard link to a host's file are refused.
-/// Equivalent to: `tar --extract --numeric-owner --preserve-permissions --directory INTO --file ARCHIVE`.
-pub fn unpack(file: File, archive: &Path, into: &Path) -> anyhow::Result<Unpacked> {
-    let bytes = file
-        .metadata()
-        .with_context(|| format!("can't read {}", archive.display()))?
-        .len();
-    let progress = progress_bar(archive, bytes);
-    let mut reader = BufReader::with_capacity(1 << 20, progress.wrap_read(file));
-    let gzip = reader
-        .fill_buf()
-        .with_context(|| format!("can't read {}", archive.display()))?
-        .starts_with(&[0x1f, 0x8b]);
-    let unpacked = if gzip {
-        unpack_entries(MultiGzDecoder::new(reader), into)
-    } else {
-        unpack_entries(reader, into)
-    };
-    progress.finish_and_clear();
-    let unpacked = unpacked.with_context(|| format!("can't unpack {}", archive.display()))?;
-    if unpacked.made == 0 {
-        bail!(
-            "{} holds no files: it should be a root filesystem as a tar or tar.gz archive",
-            archive.display()
-        );
-    }
-    if into.join("manifest.json").is_file() && !into.join("bin").exists() {
-        bail!(
-            "{} is an archive of layers, as `docker save` writes: use `docker export CONTAINER` instead",
-            archive.display()
-        );
-    }
-    Ok(unpacked)
-}
-
-fn unpack_entries(reader: impl Read, into: &Path) -> anyhow::Result<Unpacked> {
+/// Equivalent to: `tar --extract --numeric-owner --preserve-permissions --directory INTO`.
+pub(super) fn unpack(reader: impl Read, into: &Path, kind: Kind) -> anyhow::Result<Unpacked> {
     let mut unpacked = Unpacked::default();
+    let mut whiteouts = Whiteouts::default();
+    let mut directories = Directories::default();
     let mut archive = Archive::new(reader);
     archive.set_preserve_permissions(true);
     archive.set_preserve_ownerships(rustix::process::geteuid().is_root());
     archive.set_preserve_mtime(true);
     archive.set_overwrite(true);
-    for entry in archive
-        .entries()
-        .context("it is neither a tar nor a tar.gz archive")?
-    {
-        let mut entry =
-            entry.context("it is neither a tar nor a tar.gz archive, or it is cut short")?;
-        let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        if left_out(entry.header().entry_type()) {
+    for entry in archive.entries().context(NO_TAR)? {
+        let mut entry = entry.context(NO_TAR)?;
+        let shown = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let what = || format!("entry `{}`", shown.escape_debug());
+        if unpacked.made + unpacked.left_out >= ENTRIES_MAX {
+            bail!("it has more than {ENTRIES_MAX} entries");
+        }
+        let Some(path) = inside(&entry.path().with_context(what)?) else {
+            bail!("{} points outside the image", what());
+        };
+        let kind_of_entry = entry.header().entry_type();
+        if kind == Kind::Layer && whiteouts.take(&path).with_context(what)? {
+            unpacked.made += 1;
+            continue;
+        }
+        if left_out(kind_of_entry) {
             unpacked.left_out += 1;
             continue;
         }
+        check_room(entry.size(), into).with_context(what)?;
         let xattrs = !carries_overlay_marks(&mut entry);
         entry.set_unpack_xattrs(xattrs);
-        if !entry
-            .unpack_in(into)
-            .with_context(|| format!("entry `{path}`"))?
-        {
-            bail!("entry `{path}` points outside the image");
+        if !entry.unpack_in(into).with_context(what)? {
+            bail!("{} points outside the image", what());
         }
+        directories.add(&path, kind_of_entry);
+        unpacked.like_whiteouts |= is_whiteout(&path);
         unpacked.made += 1;
     }
+    whiteouts.apply(into)?;
+    for parent in whiteouts.parents() {
+        directories.add_parents(parent);
+        directories.add_parent(parent);
+    }
+    unpacked.implied = directories.implied(into);
     Ok(unpacked)
+}
+
+/// The path as it is below the root; none if it leads out.
+fn inside(path: &Path) -> Option<PathBuf> {
+    let mut below = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(part) if !part.as_bytes().contains(&0) => below.push(part),
+            Component::RootDir | Component::CurDir => {}
+            Component::Normal(_) | Component::ParentDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(below)
 }
 
 fn left_out(kind: EntryType) -> bool {
@@ -106,28 +124,74 @@ fn carries_overlay_marks<R: Read>(entry: &mut tar::Entry<'_, R>) -> bool {
         .any(|extension| extension.key_bytes().starts_with(b"SCHILY.xattr.trusted."))
 }
 
-/// Drawn on stderr, and only if that is a terminal.
-fn progress_bar(archive: &Path, bytes: u64) -> ProgressBar {
-    let name = archive
-        .file_stem()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    let style = ProgressStyle::with_template("unpacking {msg} [{bar:30}] {bytes}/{total_bytes}")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(bytes).with_style(style).with_message(name)
+/// Refuses a file before it fills the disk: a few bytes of archive may stand for any length.
+pub(super) fn check_room(bytes: u64, into: &Path) -> anyhow::Result<()> {
+    if bytes < SMALL_BYTES {
+        return Ok(());
+    }
+    let found = rustix::fs::statvfs(into)
+        .with_context(|| format!("can't see how much room there is at {}", into.display()))?;
+    let free = found.f_bavail.saturating_mul(found.f_frsize);
+    if bytes > free {
+        bail!(
+            "it takes {bytes} bytes, and {free} are free at {}",
+            into.display()
+        );
+    }
+    Ok(())
+}
+
+/// Which directories there must be, and which of them have an entry of their own.
+#[derive(Debug, Default)]
+struct Directories {
+    told: BTreeSet<PathBuf>,
+    needed: BTreeSet<PathBuf>,
+}
+
+impl Directories {
+    fn add(&mut self, path: &Path, kind: EntryType) {
+        if kind.is_dir() && !self.told.contains(path) {
+            self.told.insert(path.to_owned());
+        }
+        self.add_parents(path);
+    }
+
+    fn add_parents(&mut self, path: &Path) {
+        for parent in path.ancestors().skip(1) {
+            // Where one is known, those above it are.
+            if !self.add_parent(parent) {
+                break;
+            }
+        }
+    }
+
+    fn add_parent(&mut self, path: &Path) -> bool {
+        !path.as_os_str().is_empty()
+            && !self.needed.contains(path)
+            && self.needed.insert(path.to_owned())
+    }
+
+    fn implied(self, root: &Path) -> BTreeSet<PathBuf> {
+        let is_dir = |path: &PathBuf| {
+            fs::symlink_metadata(root.join(path)).is_ok_and(|found| found.is_dir())
+        };
+        let implied = self
+            .needed
+            .difference(&self.told)
+            .filter(|path| is_dir(path));
+        implied.cloned().collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::{
         fs::{self, DirBuilder},
-        io::Write,
-        os::unix::fs::{DirBuilderExt, PermissionsExt},
+        os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
         path::PathBuf,
     };
 
-    use flate2::{Compression, write::GzEncoder};
+    use rustix::fs::lgetxattr;
     use tar::{Builder, Header};
     use tempfile::TempDir;
 
@@ -168,7 +232,7 @@ mod tests {
     }
 
     /// Unpacks into `<dir>/into`; `<dir>/victim` and `<dir>/dir` must stay as they are.
-    fn attempt(bytes: &[u8]) -> (TempDir, PathBuf, anyhow::Result<Unpacked>) {
+    fn attempt(bytes: &[u8], kind: Kind) -> (TempDir, PathBuf, anyhow::Result<Unpacked>) {
         let dir = TempDir::new().unwrap();
         let into = dir.path().join("into");
         fs::create_dir(&into).unwrap();
@@ -177,36 +241,125 @@ mod tests {
             .mode(0o700)
             .create(dir.path().join("dir"))
             .unwrap();
-        let tar = dir.path().join("image.tar");
-        fs::write(&tar, bytes).unwrap();
-        let result = unpack(File::open(&tar).unwrap(), &tar, &into);
+        let result = unpack(bytes, &into, kind);
         (dir, into, result)
     }
 
     #[test]
-    fn tar_and_gzip_alike() {
-        let plain = archive(&[
+    fn files_directories_and_links() {
+        let bytes = archive(&[
             ("bin/", EntryType::Directory, ""),
             ("bin/sh", EntryType::Regular, "#!"),
             ("bin/ls", EntryType::Symlink, "sh"),
             ("bin/cat", EntryType::Link, "bin/sh"),
             ("dev/null", EntryType::Char, ""),
+            ("usr/lib/x", EntryType::Regular, "x"),
+            ("bin/.wh.gone", EntryType::Regular, ""),
         ]);
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        encoder.write_all(&plain).unwrap();
-        for bytes in [plain, encoder.finish().unwrap()] {
-            let (_dir, into, result) = attempt(&bytes);
-            assert_eq!(
-                result.unwrap(),
-                Unpacked {
-                    made: 4,
-                    left_out: 1
-                }
-            );
-            assert_eq!(fs::read_to_string(into.join("bin/ls")).unwrap(), "#!");
-            assert_eq!(fs::read_to_string(into.join("bin/cat")).unwrap(), "#!");
-            assert!(!into.join("dev/null").exists());
+        let (_dir, into, result) = attempt(&bytes, Kind::Root);
+        let unpacked = result.unwrap();
+        assert_eq!((unpacked.made, unpacked.left_out), (6, 1));
+        assert_eq!(
+            unpacked.implied,
+            ["usr", "usr/lib"].map(PathBuf::from).into()
+        );
+        assert_eq!(fs::read_to_string(into.join("bin/ls")).unwrap(), "#!");
+        assert_eq!(fs::read_to_string(into.join("bin/cat")).unwrap(), "#!");
+        assert!(!into.join("dev").exists());
+        assert!(into.join("bin/.wh.gone").is_file(), "no layer, no whiteout");
+    }
+
+    /// What overlayfs takes for a whiteout.
+    fn is_whiteout(path: &Path) -> bool {
+        let found = fs::symlink_metadata(path);
+        found.is_ok_and(|found| found.file_type().is_char_device() && found.rdev() == 0)
+    }
+
+    fn is_opaque(path: &Path) -> bool {
+        let mut value = [0; 8];
+        lgetxattr(path, "trusted.overlay.opaque", &mut value[..])
+            .is_ok_and(|len| &value[..len] == b"y")
+    }
+
+    #[test]
+    fn whiteouts_hide_what_is_below_and_nothing_of_their_own_layer() {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: whiteouts need root");
+            return;
         }
+        use EntryType::{Directory, Regular};
+        let bytes = archive(&[
+            ("etc/.wh.passwd", Regular, ""),
+            ("a/", Directory, ""),
+            ("a/.wh..wh..opq", Regular, ""),
+            ("a/kept", Regular, "a"),
+            (".wh.b", Regular, ""),
+            ("b/", Directory, ""),
+            ("c", Regular, "c"),
+            (".wh.c", Regular, ""),
+            (".wh..wh.plnk", Regular, ""),
+        ]);
+        let (_dir, into, result) = attempt(&bytes, Kind::Layer);
+        assert_eq!(result.unwrap().implied, ["etc"].map(PathBuf::from).into());
+        assert!(is_whiteout(&into.join("etc/passwd")));
+        assert!(is_opaque(&into.join("a")) && is_opaque(&into.join("b")));
+        assert_eq!(fs::read_to_string(into.join("a/kept")).unwrap(), "a");
+        assert_eq!(fs::read_to_string(into.join("c")).unwrap(), "c");
+        let mut names: Vec<_> = fs::read_dir(&into)
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["a", "b", "c", "etc"]);
+    }
+
+    #[test]
+    fn no_whiteout_lands_outside() {
+        use EntryType::{Regular, Symlink};
+        let hostile: &[&[(&str, EntryType, &str)]] = &[
+            &[("../.wh.victim", Regular, "")],
+            &[("a/../../.wh.victim", Regular, "")],
+            &[(".wh...", Regular, "")],
+            &[(".wh..", Regular, "")],
+            &[(".wh.", Regular, "")],
+            &[("out", Symlink, ".."), ("out/.wh.victim", Regular, "")],
+            &[("out", Symlink, ".."), ("out/.wh..wh..opq", Regular, "")],
+            &[("out", Symlink, "../dir"), ("out/a/.wh.x", Regular, "")],
+            &[
+                ("out", Symlink, "/tmp"),
+                ("out/.wh.mydocker-escape", Regular, ""),
+            ],
+        ];
+        for entries in hostile {
+            let (dir, _into, result) = attempt(&archive(entries), Kind::Layer);
+            assert!(result.is_err(), "{entries:?}");
+            assert_untouched(dir.path(), entries);
+        }
+    }
+
+    /// What lies beside the image is as it was.
+    fn assert_untouched(dir: &Path, entries: &[(&str, EntryType, &str)]) {
+        let victim = fs::read_to_string(dir.join("victim"));
+        assert_eq!(victim.unwrap(), "whole", "{entries:?}");
+        assert!(fs::symlink_metadata("/tmp/mydocker-escape").is_err());
+        let outside = dir.join("dir");
+        let mode = fs::metadata(&outside).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{entries:?}");
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "{entries:?}");
+        assert!(!is_opaque(dir) && !is_opaque(&outside));
+    }
+
+    #[test]
+    fn what_is_longer_than_the_disk_is_refused_at_once() {
+        let mut huge = header("huge", EntryType::Regular, 1 << 60, "");
+        huge.set_cksum();
+        let (_dir, into, result) = attempt(huge.as_bytes(), Kind::Layer);
+        let error = format!("{:#}", result.unwrap_err());
+        assert!(
+            error.contains("`huge`") && error.contains("are free"),
+            "{error}"
+        );
+        assert!(!into.join("huge").exists());
     }
 
     #[test]
@@ -216,7 +369,7 @@ mod tests {
         su.set_mode(0o4755);
         su.set_cksum();
         builder.append(&su, &b"x"[..]).unwrap();
-        let (_dir, into, result) = attempt(&builder.into_inner().unwrap());
+        let (_dir, into, result) = attempt(&builder.into_inner().unwrap(), Kind::Root);
         result.unwrap();
         assert_eq!(
             fs::metadata(into.join("su")).unwrap().permissions().mode() & 0o7777,
@@ -246,16 +399,8 @@ mod tests {
             ],
         ];
         for entries in hostile {
-            let (dir, into, result) = attempt(&archive(entries));
-            let victim = dir.path().join("victim");
-            assert_eq!(fs::read_to_string(&victim).unwrap(), "whole", "{entries:?}");
-            assert!(!Path::new("/tmp/mydocker-escape").exists());
-            let outside = dir.path().join("dir");
-            assert_eq!(
-                fs::metadata(&outside).unwrap().permissions().mode() & 0o777,
-                0o700
-            );
-            assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+            let (dir, into, result) = attempt(&archive(entries), Kind::Root);
+            assert_untouched(dir.path(), entries);
             if let Ok(unpacked) = result {
                 // Only the last case is harmless: the link is replaced, not followed.
                 assert_eq!(unpacked.made, 2, "{entries:?}");
@@ -269,24 +414,35 @@ mod tests {
 
     #[test]
     fn absolute_paths_stay_below() {
-        let (_dir, into, result) = attempt(&archive(&[("/etc/motd", EntryType::Regular, "hi")]));
+        let (_dir, into, result) = attempt(
+            &archive(&[("/etc/motd", EntryType::Regular, "hi")]),
+            Kind::Root,
+        );
         result.unwrap();
         assert_eq!(fs::read_to_string(into.join("etc/motd")).unwrap(), "hi");
     }
 
     #[test]
-    fn what_is_no_image_is_refused() {
+    fn what_is_no_archive_is_refused() {
+        let whole = archive(&[
+            ("motd", EntryType::Regular, "hi"),
+            ("x", EntryType::Regular, "x"),
+        ]);
         for bytes in [
-            &b""[..],
-            b"hello, world",
-            &[0; 1024],
-            &[0x1f, 0x8b, 9, 9, 9],
+            &b"hello, world"[..],
+            &[7; 1024],
+            &whole[..514],
+            &whole[..700],
+            &whole[..1300],
         ] {
-            let (_dir, _into, result) = attempt(bytes);
-            assert!(result.is_err(), "{bytes:?}");
+            let (_dir, _into, result) = attempt(bytes, Kind::Root);
+            assert!(result.is_err(), "{} bytes", bytes.len());
         }
-        let saved = archive(&[("manifest.json", EntryType::Regular, "[]")]);
-        let error = attempt(&saved).2.unwrap_err();
-        assert!(format!("{error:#}").contains("docker export"), "{error:#}");
+        let (_dir, _into, result) = attempt(&[0; 1024], Kind::Layer);
+        assert_eq!(
+            result.unwrap(),
+            Unpacked::default(),
+            "an empty layer is one"
+        );
     }
 }

@@ -82,7 +82,7 @@ fn config(record: &Record, places: &Places<'_>) -> anyhow::Result<Value> {
             },
             "args": spec.command,
             "env": env(record, places.user),
-            "cwd": text(&spec.workdir)?,
+            "cwd": text(spec.workdir())?,
             "capabilities": capability_sets(capabilities, places.user),
             "rlimits": rlimits(&spec.limits),
         },
