@@ -12,7 +12,9 @@ MAPPED ?= 1,1000,10000
 TURNS ?= 201
 # Asked for when it is used: what needs no Rust, or says that there is none, works without.
 HOST = $(shell rustc -vV | sed -n 's/host: //p')
-STATIC := RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static"
+# Names without hashes that say what a function is of, for the linker to know it by.
+STATIC = CARGO_TARGET_$(shell echo $(HOST) | tr a-z- A-Z_)_LINKER="$(CURDIR)/cli/release/cc.sh" \
+  RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static -C symbol-mangling-version=v0"
 
 PREFIX ?= /usr/local
 INTO = $(DESTDIR)$(PREFIX)
@@ -24,7 +26,7 @@ ZSH_COMPLETION := share/zsh/site-functions/_mydocker
 FISH_COMPLETION := share/fish/vendor_completions.d/mydocker.fish
 MAN := share/man/man1
 
-.PHONY: help demo test check unit docs deps build image fuzz fuzzed fuzzer sim release install uninstall bench bench-peers benches clean
+.PHONY: help demo test check unit docs deps build image fuzz fuzzed fuzzer sim release install uninstall hot bench bench-peers benches clean
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -95,6 +97,12 @@ install: $(if $(BIN),,release) ## Install it, completions and manual pages to DE
 uninstall: ## Remove what install put there
 	rm -f $(INTO)/bin/mydocker $(INTO)/$(MAN)/mydocker.1 $(INTO)/$(MAN)/mydocker-*.1
 	rm -f $(INTO)/$(BASH_COMPLETION) $(INTO)/$(ZSH_COMPLETION) $(INTO)/$(FISH_COMPLETION)
+
+hot: deps ## Find out anew which functions the linker should lay side by side: cli/release/hot.txt
+	CARGO_PROFILE_RELEASE_STRIP=none $(STATIC) $(CARGO) build --release --locked --target $(HOST) -p mydocker
+	CARGO_PROFILE_RELEASE_STRIP=none $(STATIC) $(CARGO) build --release --locked --target $(HOST) -p mydocker-tests --example hot
+	target/$(HOST)/release/examples/hot >target/hot.txt
+	cli/release/names.sh <target/hot.txt | awk '!seen[$$0]++' >cli/release/hot.txt
 
 bench: deps benches ## Attach, detach and new connections, beside what the kernel alone takes
 	$(STATIC) $(CARGO) bench --locked --target $(HOST) -p mydocker-tests --bench core

@@ -248,6 +248,50 @@ fn launch(command: &Command, stderr: Stdio) -> Pid {
     leader
 }
 
+/// Runs `command` one instruction after the other, and says where each is. Nobody follows the processes
+/// that it starts.
+///
+/// # Panics
+/// When it can't be traced, or fails.
+pub fn walk(command: &Command, mut step: impl FnMut(u64)) {
+    let tracee = launch(command, Stdio::inherit());
+    let mut is_there = false;
+    loop {
+        let status = waitpid(tracee, None).expect("it is a child");
+        if let WaitStatus::Exited(_, code) = status {
+            assert_eq!(code, 0, "{command:?}");
+            return;
+        }
+        if let WaitStatus::PtraceEvent(_, _, event) = status {
+            is_there |= event == libc::PTRACE_EVENT_EXEC;
+            if event == libc::PTRACE_EVENT_FORK {
+                let child = ptrace::getevent(tracee).expect("it has just been made");
+                let child = Pid::from_raw(i32::try_from(child).expect("a number of a process"));
+                waitpid(child, None).expect("it is traced from the first");
+                ptrace::detach(child, None).expect("it is stopped");
+            }
+        } else if is_there && matches!(status, WaitStatus::Stopped(_, Signal::SIGTRAP)) {
+            step(address(tracee));
+        }
+        match is_there {
+            true => ptrace::step(tracee, None),
+            false => ptrace::cont(tracee, None),
+        }
+        .expect("it is stopped");
+    }
+}
+
+/// Of the next instruction.
+#[cfg(target_arch = "x86_64")]
+fn address(tracee: Pid) -> u64 {
+    ptrace::getregs(tracee).expect("it is stopped").rip
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn address(_: Pid) -> u64 {
+    panic!("which register it is in is known of x86-64 alone")
+}
+
 fn seize(pid: Pid) {
     let stopped = waitpid(pid, Some(WaitPidFlag::WUNTRACED));
     assert_eq!(stopped, Ok(WaitStatus::Stopped(pid, Signal::SIGSTOP)));

@@ -1,0 +1,68 @@
+//! `make hot`: which functions of `mydocker` the attach and the detach of a container run. Takes them step by
+//! step, and prints their symbols in the order of the first step: what `cli/release/hot.txt` is made of, which
+//! the linker of `make release` goes by.
+//!
+//! The program must have its symbols, and one address all the time: linked statically, not to be moved.
+#![expect(clippy::print_stdout, reason = "what it is for")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::process::Command;
+
+use mydocker_tests::bench::{Stand, settle, timed};
+use mydocker_tests::tracer::walk;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let stand = Stand::new()?;
+    let netns = stand.host.sandbox("container");
+    let attach = || stand.connect(&netns, &["-p", "9000:80", "net", "container"]);
+    let detach = || stand.mydocker(&["network", "disconnect", "net", "container"]);
+    timed(stand.mydocker(&["network", "create", "--subnet", "10.1.0.0/16", "net"]));
+    // The first one finds less than the others do.
+    timed(attach());
+    timed(detach());
+    settle();
+
+    let symbols = Symbols::of(&attach())?;
+    let mut called = BTreeSet::new();
+    for command in [attach(), detach()] {
+        walk(&command, |address| {
+            if let Some((first, name)) = symbols.at(address)
+                && called.insert(first)
+            {
+                println!("{name}");
+            }
+        });
+    }
+    Ok(())
+}
+
+/// The functions of a program, by their first address.
+struct Symbols(BTreeMap<u64, (u64, String)>);
+
+impl Symbols {
+    fn of(command: &Command) -> Result<Self, Box<dyn Error>> {
+        let mut nm = Command::new("nm");
+        nm.args(["--defined-only", "--print-size"])
+            .arg(command.get_program());
+        let output = nm.output()?;
+        let mut symbols = BTreeMap::new();
+        for line in String::from_utf8(output.stdout)?.lines() {
+            let words: Vec<_> = line.split(' ').collect();
+            if let [first, size, "t" | "T" | "w" | "W" | "i", name] = words[..] {
+                let first = u64::from_str_radix(first, 16)?;
+                let end = first + u64::from_str_radix(size, 16)?;
+                symbols.insert(first, (end, name.to_owned()));
+            }
+        }
+        if symbols.is_empty() {
+            return Err("the program has no symbols: build it by `make hot`".into());
+        }
+        Ok(Self(symbols))
+    }
+
+    fn at(&self, address: u64) -> Option<(u64, &str)> {
+        let (first, (end, name)) = self.0.range(..=address).next_back()?;
+        (address < *end).then_some((*first, name))
+    }
+}
