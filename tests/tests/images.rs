@@ -509,7 +509,8 @@ fn what_a_container_wrote_survives_a_commit() {
             .join("upper")
     };
     eventually("it has written", || upper().join("done").exists());
-    set_attribute(&upper().join("w/big"), "user.colour", "blue");
+    set_attribute(&upper().join("w/big"), "user.colour", "dark\nblue");
+    set_attribute(&upper().join("w/dir"), "user.colour", "red");
 
     let output = host.mydocker("commit web snap:1");
     let id = said(&output).trim().to_owned();
@@ -560,8 +561,10 @@ fn what_a_container_wrote_survives_a_commit() {
         .dir()
         .join("lib/image/layers/sha256")
         .join(dir)
-        .join("w/big");
-    assert_eq!(attribute(&kept, "user.colour").as_deref(), Some("blue"));
+        .join("w");
+    let colour = |path: &str| attribute(&kept.join(path), "user.colour");
+    assert_eq!(colour("big").as_deref(), Some("dark\nblue"));
+    assert_eq!(colour("dir").as_deref(), Some("red"));
 
     // A commit of a commit is the same, and the name moves.
     host.ok("stop -t 0 web");

@@ -124,6 +124,11 @@ fn copy_attributes(from: &Path, to: &Path) -> anyhow::Result<()> {
 /// Attributes that belong to a file wherever it is: not those of overlayfs, nor a host's labels.
 const KEPT_ATTRIBUTES: [&str; 3] = ["user.", "security.capability", "system.posix_acl_"];
 
+/// Whether an image may have this attribute.
+pub(super) fn is_kept(name: &str) -> bool {
+    KEPT_ATTRIBUTES.iter().any(|kept| name.starts_with(kept))
+}
+
 /// The extended attributes of a file, a link itself, that are the image's.
 pub(super) fn attributes(path: &Path) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     let what = || format!("can't read the attributes of {}", path.display());
@@ -136,7 +141,7 @@ pub(super) fn attributes(path: &Path) -> anyhow::Result<Vec<(String, Vec<u8>)>> 
         else {
             continue;
         };
-        if !KEPT_ATTRIBUTES.iter().any(|kept| name.starts_with(kept)) {
+        if !is_kept(name) {
             continue;
         }
         match read_all(|buffer| lgetxattr(path, name, buffer)) {

@@ -19,6 +19,7 @@
 mod config;
 mod decompress;
 mod digest;
+mod headers;
 mod images;
 mod import;
 mod layer;

@@ -86,7 +86,7 @@ fn check_path(path: &str) -> Result<(), String> {
         let host = match part.split_once(':') {
             Some((host, port)) if index == 0 && parts.len() > 1 => {
                 if port.parse::<u16>().is_err() {
-                    return Err(format!("`{port}` is not a port"));
+                    return Err("what follows the host's `:` is not a port".to_owned());
                 }
                 host
             }

@@ -23,13 +23,12 @@ use rustix::{
 use tar::{Builder, EntryType, Header};
 
 use super::{
+    headers::ATTRIBUTE,
     layer::{attributes, is_opaque},
     progress::Progress,
     whiteout::{OPAQUE, PREFIX, is_whiteout},
 };
 
-/// How the attributes of files are called in an archive (pax).
-const ATTRIBUTE: &str = "SCHILY.xattr.";
 /// Attributes that say that overlayfs has a part of the file elsewhere.
 const REFERENCES: [&str; 2] = ["trusted.overlay.redirect", "trusted.overlay.metacopy"];
 

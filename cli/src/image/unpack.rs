@@ -3,16 +3,19 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::Read,
+    io::{self, Read},
     os::unix::ffi::OsStrExt,
     path::{Component, Path, PathBuf},
 };
 
 use anyhow::{Context, bail};
+use rustix::fs::{XattrFlags, lsetxattr};
 use tar::{Archive, EntryType};
 
 use super::{
-    members::NO_TAR,
+    headers::{Recorder, attributes},
+    layer::is_kept,
+    members::{NO_TAR, shown},
     whiteout::{Whiteouts, is_whiteout},
 };
 
@@ -53,15 +56,19 @@ pub(super) fn unpack(reader: impl Read, into: &Path, kind: Kind) -> anyhow::Resu
     let mut unpacked = Unpacked::default();
     let mut whiteouts = Whiteouts::default();
     let mut directories = Directories::default();
-    let mut archive = Archive::new(reader);
+    let recorder = Recorder::default();
+    let mut archive = Archive::new(recorder.reader(reader));
     archive.set_preserve_permissions(true);
     archive.set_preserve_ownerships(rustix::process::geteuid().is_root());
     archive.set_preserve_mtime(true);
     archive.set_overwrite(true);
+    archive.set_unpack_xattrs(false);
+    recorder.begin();
     for entry in archive.entries().context(NO_TAR)? {
         let mut entry = entry.context(NO_TAR)?;
-        let shown = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let what = || format!("entry `{}`", shown.escape_debug());
+        let headers = recorder.end();
+        let text = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let what = || format!("entry `{}`", shown(&text));
         if unpacked.made + unpacked.left_out >= ENTRIES_MAX {
             bail!("it has more than {ENTRIES_MAX} entries");
         }
@@ -71,22 +78,25 @@ pub(super) fn unpack(reader: impl Read, into: &Path, kind: Kind) -> anyhow::Resu
         let kind_of_entry = entry.header().entry_type();
         if kind == Kind::Layer && whiteouts.take(&path).with_context(what)? {
             unpacked.made += 1;
-            continue;
-        }
-        if left_out(kind_of_entry) {
+        } else if left_out(kind_of_entry) {
             unpacked.left_out += 1;
-            continue;
+        } else {
+            check_room(entry.size(), into).with_context(what)?;
+            if !entry.unpack_in(into).with_context(what)? {
+                bail!("{} points outside the image", what());
+            }
+            if kind_of_entry.is_file() || kind_of_entry.is_dir() {
+                set_attributes(&into.join(&path), &headers).with_context(what)?;
+            }
+            directories.add(&path, kind_of_entry);
+            unpacked.like_whiteouts |= is_whiteout(&path);
+            unpacked.made += 1;
         }
-        check_room(entry.size(), into).with_context(what)?;
-        let xattrs = !carries_overlay_marks(&mut entry);
-        entry.set_unpack_xattrs(xattrs);
-        if !entry.unpack_in(into).with_context(what)? {
-            bail!("{} points outside the image", what());
-        }
-        directories.add(&path, kind_of_entry);
-        unpacked.like_whiteouts |= is_whiteout(&path);
-        unpacked.made += 1;
+        // What is read from then on are the headers of the next one.
+        io::copy(&mut entry, &mut io::sink()).with_context(what)?;
+        recorder.begin();
     }
+    recorder.end();
     whiteouts.apply(into)?;
     for parent in whiteouts.parents() {
         directories.add_parents(parent);
@@ -113,15 +123,17 @@ fn left_out(kind: EntryType) -> bool {
     kind.is_block_special() || kind.is_character_special() || kind.is_fifo()
 }
 
-/// Attributes in `trusted.` steer overlayfs itself (opaque directories, redirects), so an archive may
-/// not bring its own.
-fn carries_overlay_marks<R: Read>(entry: &mut tar::Entry<'_, R>) -> bool {
-    let Ok(Some(extensions)) = entry.pax_extensions() else {
-        return false;
-    };
-    extensions
-        .flatten()
-        .any(|extension| extension.key_bytes().starts_with(b"SCHILY.xattr.trusted."))
+/// Sets those attributes that an image may have. Others in `trusted.` steer overlayfs itself (opaque
+/// directories, redirects), so an archive may not bring its own.
+fn set_attributes(path: &Path, headers: &[u8]) -> anyhow::Result<()> {
+    for (name, value) in attributes(headers)?
+        .iter()
+        .filter(|(name, _)| is_kept(name))
+    {
+        lsetxattr(path, name.as_str(), value, XattrFlags::empty())
+            .with_context(|| format!("can't set its attribute `{}`", shown(name)))?;
+    }
+    Ok(())
 }
 
 /// Refuses a file before it fills the disk: a few bytes of archive may stand for any length.
@@ -360,6 +372,44 @@ mod tests {
             "{error}"
         );
         assert!(!into.join("huge").exists());
+    }
+
+    #[test]
+    fn attributes_survive_and_none_steers_overlayfs() {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: attributes of the system need root");
+            return;
+        }
+        let capability = [&[1, 0, 0, 2, 10, 32, 10, 0][..], &[0; 12]].concat();
+        let mut builder = Builder::new(Vec::new());
+        for (path, kind) in [
+            ("dir/", EntryType::Directory),
+            ("dir/file", EntryType::Regular),
+        ] {
+            let opaque = ("SCHILY.xattr.trusted.overlay.opaque", &b"y"[..]);
+            let colour = ("SCHILY.xattr.user.colour", &b"dark\nblue"[..]);
+            let capability = ("SCHILY.xattr.security.capability", capability.as_slice());
+            let all = [opaque, colour, capability];
+            let few = if path == "dir/" { 2 } else { 3 };
+            builder
+                .append_pax_extensions(all.into_iter().take(few))
+                .unwrap();
+            let mut header = header(path, kind, 0, "");
+            header.set_uid(1000);
+            header.set_cksum();
+            builder.append(&header, &b""[..]).unwrap();
+        }
+        let (_dir, into, result) = attempt(&builder.into_inner().unwrap(), Kind::Layer);
+        result.unwrap();
+        for path in ["dir", "dir/file"].map(|path| into.join(path)) {
+            let mut value = [0; 64];
+            let len = lgetxattr(&path, "user.colour", &mut value[..]).unwrap();
+            assert_eq!(&value[..len], b"dark\nblue");
+            assert!(!is_opaque(&path));
+        }
+        let mut value = [0; 64];
+        let len = lgetxattr(into.join("dir/file"), "security.capability", &mut value[..]);
+        assert_eq!(&value[..len.unwrap()], capability);
     }
 
     #[test]
