@@ -136,8 +136,9 @@ impl Containers {
     /// Every container.
     pub fn list(&self) -> anyhow::Result<Listing> {
         let mut listing = Listing::default();
-        for id in self.ids()? {
-            match self.load(&id) {
+        let records = self.records()?;
+        for id in ids(&records)? {
+            match load(&records, &id) {
                 Ok(Some(record)) => listing.records.push(record),
                 // Removed since.
                 Ok(None) => {}
@@ -211,10 +212,11 @@ impl Containers {
         // Filled first, then renamed: a container's directory always has its record.
         let new = format!("{COMING}{id}");
         let text = record.to_json()?;
+        let durability = durability(record);
         let made = records
             .make_dir(&new)
-            .and_then(|dir| dir.replace(CONFIG, &text, Durability::Disk))
-            .and_then(|()| records.rename(&new, id, Durability::Disk));
+            .and_then(|dir| dir.replace(CONFIG, &text, durability))
+            .and_then(|()| records.rename(&new, id, durability));
         if made.is_err() {
             remove_tree(&records.path_of(&new))?;
         }
@@ -264,19 +266,24 @@ impl Containers {
 
     /// Removes a container that is taken down: its record, its log, its files.
     pub(crate) fn forget(&self, locked: Locked) -> anyhow::Result<()> {
-        self.forget_damaged(locked.held)?;
+        let durability = durability(&locked.record);
+        self.forget_held(locked.held, durability)?;
         self.images().prune(|| self.image_users())
     }
 
     /// The same for one that can't be read. The layers that it stood on go with the next
     /// container that is removed.
     pub(crate) fn forget_damaged(&self, held: Held) -> anyhow::Result<()> {
+        self.forget_held(held, Durability::Disk)
+    }
+
+    fn forget_held(&self, held: Held, durability: Durability) -> anyhow::Result<()> {
         let id = held.id.as_str();
         self.overlay(&held.id).remove()?;
         let (records, _lock) = self.lock_table()?;
         // Out of sight at once: a directory half removed would be a damaged container.
         let old = format!("{GOING}{id}");
-        records.rename(id, &old, Durability::Disk)?;
+        records.rename(id, &old, durability)?;
         Ok(remove_tree(&records.path_of(&old))?)
     }
 
@@ -334,21 +341,7 @@ impl Containers {
 
     /// A container's record, or none if there is no such container.
     pub(crate) fn load(&self, id: &Id) -> anyhow::Result<Option<Record>> {
-        let records = self.records()?;
-        let Some(dir) = records.open_dir(id.as_str())? else {
-            return Ok(None);
-        };
-        let path = dir.path_of(CONFIG);
-        let Some(text) = dir.read(CONFIG)? else {
-            if records.open_dir(id.as_str())?.is_none() {
-                // Removed since.
-                return Ok(None);
-            }
-            bail!("{} is missing", path.display());
-        };
-        Record::from_json(id, &text)
-            .with_context(|| format!("{} is damaged", path.display()))
-            .map(Some)
+        load(&self.records()?, id)
     }
 
     fn lock_table(&self) -> anyhow::Result<(Dir, Lock)> {
@@ -364,12 +357,6 @@ impl Containers {
         Ok(self.list()?.records.into_iter().find(taken))
     }
 
-    fn ids(&self) -> anyhow::Result<Vec<Id>> {
-        // The lock, and directories that are coming or going, have names that are no ids.
-        let names = self.records()?.names()?;
-        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
-    }
-
     fn dir(&self, id: &Id) -> PathBuf {
         self.root.join(RECORDS).join(id.as_str())
     }
@@ -379,10 +366,33 @@ impl Containers {
     }
 }
 
+fn ids(records: &Dir) -> anyhow::Result<Vec<Id>> {
+    // The lock, and directories that are coming or going, have names that are no ids.
+    let names = records.names()?;
+    Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+}
+
+fn load(records: &Dir, id: &Id) -> anyhow::Result<Option<Record>> {
+    let Some(dir) = records.open_dir(id.as_str())? else {
+        return Ok(None);
+    };
+    let path = dir.path_of(CONFIG);
+    let Some(text) = dir.read(CONFIG)? else {
+        if records.open_dir(id.as_str())?.is_none() {
+            // Removed since.
+            return Ok(None);
+        }
+        bail!("{} is missing", path.display());
+    };
+    Record::from_json(id, &text)
+        .with_context(|| format!("{} is damaged", path.display()))
+        .map(Some)
+}
+
 impl Locked {
     /// Writes the record to its file.
     pub(crate) fn save(&self) -> anyhow::Result<()> {
-        self.write(Durability::Disk)
+        self.write(durability(&self.record))
     }
 
     /// The same where it says which processes run, and nothing else that outlives them: after a loss of
@@ -399,6 +409,15 @@ impl Locked {
 
 fn name_is_taken(name: &ContainerName, by: &Id) -> anyhow::Error {
     anyhow!("the name `{name}` is taken by container {by}: remove that or choose another")
+}
+
+/// Whether a container's record has to outlive a loss of power. One that goes when its container ends
+/// is missed by nobody, and should it be there again, the next command takes it for one that was left.
+fn durability(record: &Record) -> Durability {
+    match record.spec.auto_remove {
+        true => Durability::Whole,
+        false => Durability::Disk,
+    }
 }
 
 /// How the name of a directory begins that is half made, or half removed.

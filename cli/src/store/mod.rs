@@ -36,6 +36,7 @@ pub use roots::Roots;
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use mydocker_core::{
@@ -660,7 +661,12 @@ fn with_networks(
 
 /// Which boot of the kernel this is.
 pub(crate) fn boot_id() -> Result<String, StoreError> {
+    // Asked for each container of a listing, and the same as long as this process lives.
+    static BOOT_ID: OnceLock<String> = OnceLock::new();
+    if let Some(boot_id) = BOOT_ID.get() {
+        return Ok(boot_id.clone());
+    }
     let path = Path::new("/proc/sys/kernel/random/boot_id");
     let text = std::fs::read_to_string(path).map_err(error::io("read", path))?;
-    Ok(text.trim().to_owned())
+    Ok(BOOT_ID.get_or_init(|| text.trim().to_owned()).clone())
 }
