@@ -112,6 +112,7 @@ bench: deps benches ## Attach, detach and new connections, beside what the kerne
 	target/$(HOST)/release/examples/cold $(ROUNDS) target/bench
 	target/$(HOST)/release/examples/start 401 target/bench
 	target/$(HOST)/release/examples/first 100 target/bench
+	target/$(HOST)/release/examples/run $(ROUNDS) target/bench
 	target/$(HOST)/release/examples/bulk $(MANY) 5 target/bench
 	target/$(HOST)/release/examples/datapath $(MAPPED) $(TURNS) target/bench
 
