@@ -106,7 +106,7 @@ fn it_ends_as_any_other() {
     let run = "run -d --name a --runtime runc -p 8080:80 --net testbridge busybox";
     host.ok(&format!("{run} sh -c sleep${{IFS}}1000"));
     host.ok("stop -t 1 a");
-    assert!(host.ok("ps -a").contains("exited (137)"));
+    assert!(host.ok("ps -a").contains("Exited (137)"));
     assert_clean(&host, 1);
     host.ok("rm a");
     // Signals reach it.
@@ -124,10 +124,39 @@ fn it_ends_as_any_other() {
     host.ok("rm b");
     // With a terminal.
     let id = host.ok("run -d -t --runtime runc busybox tty");
-    eventually("it has ended", || host.ok("ps -a").contains("exited (0)"));
+    eventually("it has ended", || host.ok("ps -a").contains("Exited (0)"));
     let logs = host.ok(&format!("logs {}", id.trim()));
     assert!(logs.contains("/dev/"), "{logs}");
     host.ok(&format!("rm {}", id.trim()));
+    assert_clean(&host, 0);
+}
+
+#[test]
+fn it_runs_other_programs_inside() {
+    let Some(host) = host() else { return };
+    host.ok("run -d --name a --runtime runc --net testbridge busybox sleep 1000");
+    assert!(
+        host.ok("exec a ip -4 -o addr show eth0")
+            .contains("10.0.0.2")
+    );
+    let id = host.ok("exec -u 1000:7 a id");
+    assert!(id.contains("uid=1000") && id.contains("gid=7"), "{id}");
+    let mut command = host.mydocker_command("exec a sh -c");
+    assert_eq!(command.arg("exit 7").status().unwrap().code(), Some(7));
+    let may = |pid: &str| {
+        let mut command = host.mydocker_command("exec a grep -E Cap|NoNew|Seccomp:");
+        let output = command.arg(format!("/proc/{pid}/status")).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let of_first = may("1");
+    assert!(of_first.contains("Seccomp:\t2"), "{of_first}");
+    assert_eq!(may("self"), of_first);
+    let terminal = host.ok("exec -t a tty");
+    assert!(terminal.contains("/dev/pts/"), "{terminal}");
+    let said = host.fails(127, "exec a nosuchprogram");
+    assert!(said.contains("nosuchprogram"), "{said}");
+    host.ok("exec -d a sleep 999");
+    host.ok("rm -f a");
     assert_clean(&host, 0);
 }
 

@@ -91,7 +91,8 @@ pub fn exec(containers: &Containers, id: &Id, exec: &Exec) -> anyhow::Result<Exe
     let user = user
         .transpose()
         .map_err(|error| Failure::error(Some(CANT_EXECUTE), format!("{error:#}")))?;
-    let request = request(&containers.bundle(id), exec, user.as_ref())?;
+    let embedded = record.spec.runtime.is_none();
+    let request = request(&containers.bundle(id), exec, user.as_ref(), embedded)?;
     let args = [
         OsStr::new(EXECUTE),
         containers.root().as_os_str(),
@@ -174,8 +175,13 @@ fn check_runs(record: &Record) -> anyhow::Result<()> {
 }
 
 /// A file that tells the runtime what to run. It has no name, so nobody has to remove it.
-fn request(bundle: &Path, exec: &Exec, user: Option<&User>) -> anyhow::Result<OwnedFd> {
-    let text = process::text(bundle, exec, user)?;
+fn request(
+    bundle: &Path,
+    exec: &Exec,
+    user: Option<&User>,
+    embedded: bool,
+) -> anyhow::Result<OwnedFd> {
+    let text = process::text(bundle, exec, user, embedded)?;
     let what = "can't pass on what to run";
     let mut file = File::from(memfd_create("process", MemfdFlags::CLOEXEC).context(what)?);
     file.write_all(&text).context(what)?;

@@ -8,11 +8,19 @@ use serde_json::{Value, json};
 use crate::container::{Exec, user::User};
 
 /// The text of a `process.json` for the container whose bundle is `bundle`; `user` is the one that was
-/// asked for.
-pub(crate) fn text(bundle: &Path, exec: &Exec, user: Option<&User>) -> anyhow::Result<Vec<u8>> {
+/// asked for. The `embedded` runtime can't keep a program from system calls unless it gains no privileges.
+pub(crate) fn text(
+    bundle: &Path,
+    exec: &Exec,
+    user: Option<&User>,
+    embedded: bool,
+) -> anyhow::Result<Vec<u8>> {
     let config = read(&bundle.join("config.json"))?;
-    serde_json::to_vec(&process(&config["process"], exec, user)?)
-        .context("can't write a process's config")
+    let mut process = process(&config["process"], exec, user)?;
+    if embedded && config["linux"]["seccomp"].is_object() {
+        process["noNewPrivileges"] = json!(true);
+    }
+    serde_json::to_vec(&process).context("can't write a process's config")
 }
 
 /// Whether the process that a file describes gets a terminal.

@@ -16,7 +16,8 @@ use std::{
 use anyhow::{Context, anyhow};
 use libcontainer::{
     container::{Container, builder::ContainerBuilder},
-    oci_spec::runtime::Spec,
+    oci_spec::runtime::{LinuxSeccomp, Spec},
+    seccomp::initialize_seccomp,
     syscall::syscall::SyscallType,
     workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError},
 };
@@ -124,7 +125,8 @@ pub(crate) fn exec(
     tied: bool,
 ) -> anyhow::Result<(i32, Option<OwnedFd>)> {
     sweep(bundle, state_root, id)?;
-    let (failure, launcher) = Launcher::new(tied)?;
+    let (failure, mut launcher) = Launcher::new(tied)?;
+    launcher.filter = filter(bundle)?.map(Arc::new);
     let (builder, console) = builder(
         id,
         state_root,
@@ -150,6 +152,14 @@ pub(crate) fn exec(
         while wait(WaitOptions::empty()).is_ok() {}
     }
     started
+}
+
+/// Which system calls a container may make: the library sees to that for the first program alone.
+fn filter(bundle: &Path) -> anyhow::Result<Option<LinuxSeccomp>> {
+    let path = bundle.join("config.json");
+    let spec = Spec::load(&path).with_context(|| format!("can't read {}", path.display()))?;
+    let linux = spec.linux().as_ref();
+    Ok(linux.and_then(|linux| linux.seccomp().clone()))
 }
 
 /// Removes the sockets by which a program was started, which the runtime leaves.
@@ -213,6 +223,8 @@ struct Launcher {
     failed: Arc<PipeWriter>,
     /// Whom it dies with.
     supervisor: Option<Arc<ProcessHandle>>,
+    /// Which system calls it may make, where the library does not see to that.
+    filter: Option<Arc<LinuxSeccomp>>,
 }
 
 impl Launcher {
@@ -226,6 +238,7 @@ impl Launcher {
         let launcher = Self {
             failed: Arc::new(failed),
             supervisor: tied.then(this).transpose()?,
+            filter: None,
         };
         Ok((failure, launcher))
     }
@@ -263,6 +276,11 @@ impl Executor for Launcher {
         let args = process.args().as_deref().unwrap_or_default();
         let (program, args) = args.split_first().ok_or(ExecutorError::InvalidArg)?;
         let env = process.env().as_deref().unwrap_or_default();
+        if let Some(filter) = &self.filter {
+            // Last, so that it need not allow what was done before.
+            let loaded = initialize_seccomp(filter);
+            loaded.map_err(|error| ExecutorError::Other(error.to_string()))?;
+        }
         // `exec` searches the new PATH, and resets the signal mask and the SIGPIPE that Rust ignores.
         let error = Command::new(program)
             .args(args)
