@@ -138,14 +138,18 @@ mod tests {
 
     #[test]
     fn no_capabilities_make_two_of_its_rules_disagree() {
+        let profile: Profile = serde_json::from_str(DEFAULT).unwrap();
+        let agree = |capabilities| {
+            verdicts(&profile.resolve(capabilities, Reader::Standard).unwrap());
+        };
         let all: Vec<_> = CapabilitySet::all().iter().collect();
-        for one in &all {
-            for two in &all {
-                verdicts(&default(*one | *two));
+        for (index, one) in all.iter().enumerate() {
+            for two in &all[index..] {
+                agree(*one | *two);
             }
         }
-        verdicts(&default(CapabilitySet::all()));
-        verdicts(&default(CapabilitySet::empty()));
+        agree(CapabilitySet::all());
+        agree(CapabilitySet::empty());
     }
 
     #[test]
