@@ -24,6 +24,7 @@ use super::{
     record::{Record, Status},
     run::Means,
     runtime::{self, Failure, Stdio, process},
+    slim::forget_program,
     store::Containers,
     supervisor::PASSED_ON,
     user::{self, User},
@@ -206,6 +207,7 @@ pub(crate) fn execute(containers: &Containers, id: &Id) -> anyhow::Result<()> {
     } = started;
     if attached {
         let helped = watch::help(&process, attached, signals, &control);
+        forget_program();
         let waited = watch::wait(Some(&process));
         let trouble = helped.as_ref().err().or(waited.as_ref().err()).map(brief);
         let exit_code = waited.unwrap_or(u8::MAX);

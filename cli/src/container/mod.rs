@@ -52,6 +52,7 @@ mod rename;
 mod run;
 mod runtime;
 mod seccomp;
+mod slim;
 mod spec;
 mod start;
 mod stats;

@@ -24,6 +24,7 @@ use super::{
     log::Stream,
     process::{Process, ProcessHandle},
     record::Record,
+    slim::forget_program,
 };
 
 /// A program that ignores this many requests to end is killed, as with `docker run`.
@@ -59,6 +60,7 @@ pub(crate) fn watch(
         .map(|init| help(init, attached, signals, control))
         .transpose();
     trouble.extend(helped.err().as_ref().map(brief));
+    forget_program();
     let exit_code = wait(record.init.as_ref()).unwrap_or_else(|error| {
         trouble.push(brief(&error));
         u8::MAX
