@@ -158,7 +158,11 @@ fn two_hundred_containers_come_answer_and_go() {
     each(&dock, "stopped", |number| {
         format!("stop -t 1 {}", name(number))
     });
-    assert!(dock.ps().iter().all(|row| row["status"] == "exited (137)"));
+    assert!(
+        dock.ps()
+            .iter()
+            .all(|row| row["status"] == "exited" && row["exit_code"] == 137)
+    );
     assert_eq!(dock.host.ok("network df"), free, "no address, no port");
     each(&dock, "removed", |number| format!("rm {}", name(number)));
     assert!(dock.ps().is_empty());

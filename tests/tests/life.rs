@@ -307,8 +307,9 @@ fn another_program_inside() {
         (126, "exec box /etc"),
         (126, "exec -w /nosuch box true"),
         (1, "exec -w tmp box true"),
-        (2, "exec -u nobody box true"),
-        (1, "exec -e A box true"),
+        (126, "exec -u nosuch box true"),
+        (1, "exec -e =A box true"),
+        (1, "exec --env-file /nosuch box true"),
         (1, "exec nosuch true"),
         (2, "exec box"),
     ] {

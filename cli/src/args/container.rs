@@ -147,9 +147,12 @@ pub(crate) struct Exec {
     /// Let it run by itself; nobody sees its output
     #[arg(long, short)]
     pub(crate) detach: bool,
-    /// Set an environment variable
-    #[arg(long, short, value_name = "K=V")]
+    /// Set an environment variable; K alone takes the value that it has here
+    #[arg(long, short, value_name = "K[=V]")]
     pub(crate) env: Vec<String>,
+    /// Set the environment variables that a file has, one a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
     /// Start in this directory
     #[arg(long, short, value_name = "DIR")]
     pub(crate) workdir: Option<PathBuf>,
