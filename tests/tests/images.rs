@@ -566,7 +566,9 @@ fn what_a_container_wrote_survives_a_commit() {
     assert_eq!(colour("big").as_deref(), Some("dark\nblue"));
     assert_eq!(colour("dir").as_deref(), Some("red"));
 
-    // A commit of a commit is the same, and the name moves.
+    // A commit of a commit is the same, and the name moves. (What is the same in the same second is the
+    // same image.)
+    host.ok("exec web touch /later");
     host.ok("stop -t 0 web");
     let again = host.ok("commit web snap:1").trim().to_owned();
     assert_ne!(again, id);
