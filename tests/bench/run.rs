@@ -52,7 +52,7 @@ impl Bench {
         // A copy of what mydocker wrote for a container of the image, to be run by others.
         let id = host.ok("run -d --name model busybox sleep 1000");
         let theirs = host.dir().join("run/bundle").join(id.trim());
-        let layers = host.dir().join("lib/image/layers/busybox");
+        let layers = host.dir().join("lib/image/layers/sha256");
         let is_layer = |path: &PathBuf| path.join("bin/busybox").exists();
         let mut layers = fs::read_dir(layers)?.flatten().map(|entry| entry.path());
         let layer = layers.find(is_layer).ok_or("the image has no layer")?;
