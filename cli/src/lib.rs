@@ -5,6 +5,7 @@ pub mod engine;
 pub mod image;
 pub mod privilege;
 pub mod store;
+mod versioned;
 
 /// The examples in the README, as tests.
 #[cfg(doctest)]

@@ -16,7 +16,10 @@ use super::{
     process::Process,
     spec::{NetworkMode, Spec},
 };
-use crate::image::{Digest, Image, ImageConfig, Layer, LegacyLayer};
+use crate::{
+    image::{Digest, Image, ImageConfig, Layer, LegacyLayer},
+    versioned,
+};
 
 /// The format this version writes.
 const FORMAT: u32 = 1;
@@ -179,23 +182,12 @@ impl Record {
 
     /// As text, for its file.
     pub(crate) fn to_json(&self) -> anyhow::Result<Vec<u8>> {
-        let mut text =
-            serde_json::to_vec_pretty(self).context("can't write a container's record")?;
-        text.push(b'\n');
-        Ok(text)
+        versioned::to_json(self, "a container's record")
     }
 
     /// From the text of its file; refused as a whole if any part is not as we would have written it.
     pub(crate) fn from_json(id: &Id, text: &[u8]) -> anyhow::Result<Self> {
-        #[derive(Deserialize)]
-        struct Format {
-            format: u32,
-        }
-        let Format { format } = serde_json::from_slice(text)?;
-        if format != FORMAT {
-            bail!("it has format {format}, and this version of mydocker reads format {FORMAT}");
-        }
-        let record: Self = serde_json::from_slice(text)?;
+        let record: Self = versioned::from_json(text, FORMAT)?;
         if record.id != *id {
             bail!("it belongs to container {}", record.id);
         }

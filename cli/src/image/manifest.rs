@@ -1,9 +1,10 @@
 //! What is kept of an image: `<root>/image/manifests/NAME.json`.
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use serde::{Deserialize, Serialize};
 
 use super::{Digest, ImageConfig, ImageName, Layer, saved::LAYERS_MAX};
+use crate::versioned;
 
 /// The format this version writes.
 const FORMAT: u32 = 1;
@@ -53,23 +54,12 @@ impl Image {
 
     /// As text, for its file.
     pub(super) fn to_json(&self) -> anyhow::Result<Vec<u8>> {
-        let mut text =
-            serde_json::to_vec_pretty(self).context("can't write an image's manifest")?;
-        text.push(b'\n');
-        Ok(text)
+        versioned::to_json(self, "an image's manifest")
     }
 
     /// From the text of its file; refused as a whole if any part is not as we would have written it.
     pub(super) fn from_json(name: &ImageName, text: &[u8]) -> anyhow::Result<Self> {
-        #[derive(Deserialize)]
-        struct Format {
-            format: u32,
-        }
-        let Format { format } = serde_json::from_slice(text)?;
-        if format != FORMAT {
-            bail!("it has format {format}, and this version of mydocker reads format {FORMAT}");
-        }
-        let image: Self = serde_json::from_slice(text)?;
+        let image: Self = versioned::from_json(text, FORMAT)?;
         if image.name != *name {
             bail!("it belongs to image {}", image.name);
         }
