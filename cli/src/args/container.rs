@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use mydocker_core::ContainerName;
 use rustix::process::Signal;
 
-use super::{DryRun, Format};
+use super::{DryRun, Format, Variables};
 use crate::{signal, time};
 
 #[derive(Debug, Args)]
@@ -147,12 +147,8 @@ pub(crate) struct Exec {
     /// Let it run by itself; nobody sees its output
     #[arg(long, short)]
     pub(crate) detach: bool,
-    /// Set an environment variable; K alone takes the value that it has here
-    #[arg(long, short, value_name = "K[=V]")]
-    pub(crate) env: Vec<String>,
-    /// Set the environment variables that a file has, one a line
-    #[arg(long, value_name = "FILE")]
-    pub(crate) env_file: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) variables: Variables,
     /// Start in this directory
     #[arg(long, short, value_name = "DIR")]
     pub(crate) workdir: Option<PathBuf>,

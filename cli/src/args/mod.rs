@@ -22,6 +22,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use mydocker::container::variables;
 use mydocker_core::{Mac, PortSpec, PortSpecError};
 
 use crate::lazy::Lazy;
@@ -165,6 +166,24 @@ impl EndpointArgs {
     /// All that `-p` said, ranges port by port.
     pub(crate) fn ports(&self) -> Vec<PortSpec> {
         Ports::all(&self.publish)
+    }
+}
+
+/// What `run` and `exec` say alike of the environment.
+#[derive(Debug, Args)]
+pub(crate) struct Variables {
+    /// Set an environment variable; without a value, to that of ours
+    #[arg(long, short, value_name = "K[=V]")]
+    env: Vec<String>,
+    /// Set the environment variables that a file has, one a line
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+}
+
+impl Variables {
+    /// All of them, those of files first.
+    pub(crate) fn read(&self) -> anyhow::Result<Vec<String>> {
+        variables(&self.env_file, &self.env)
     }
 }
 

@@ -7,7 +7,7 @@ use clap::Args;
 use mydocker::container::{Capability, ExtraHost, Ulimit, parse_cpus};
 use mydocker_core::ContainerName;
 
-use super::{DryRun, EndpointArgs};
+use super::{DryRun, EndpointArgs, Variables};
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
@@ -41,12 +41,8 @@ pub(crate) struct Run {
     /// Add a line to /etc/hosts; `host-gateway` is the host on the first network
     #[arg(long, value_name = "NAME:IP")]
     pub(crate) add_host: Vec<ExtraHost>,
-    /// Set an environment variable; without a value, to that of ours
-    #[arg(long, short, value_name = "K[=V]")]
-    pub(crate) env: Vec<String>,
-    /// Set the environment variables that a file has, one a line
-    #[arg(long, value_name = "FILE")]
-    pub(crate) env_file: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) variables: Variables,
     /// Run this program, with the command as its arguments
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) entrypoint: Option<String>,

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use mydocker::container::{self, Executed, Failure as StartFailure, variables};
+use mydocker::container::{self, Executed, Failure as StartFailure};
 
 use super::App;
 use super::container::tidy;
@@ -16,7 +16,7 @@ pub(super) fn exec(app: &App, exec: Exec) -> Result<ExitCode, Failure> {
     let id = containers.find(&exec.container)?.id;
     let exec = container::Exec {
         command: exec.command,
-        env: variables(&exec.env_file, &exec.env)?,
+        env: exec.variables.read()?,
         workdir: exec.workdir,
         user: exec.user,
         terminal: exec.tty,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::anyhow;
 use mydocker::container::{
     self, Capabilities, Confinement, Failure as StartFailure, Id, Limits, Names, NetworkMode, Spec,
-    Started, Status, check_name, find_runtime, parse_memory, variables,
+    Started, Status, check_name, find_runtime, parse_memory,
 };
 use mydocker::image::{ImageName, Images};
 use mydocker_core::Netns;
@@ -219,7 +219,7 @@ fn spec_of(run: Run, mode: NetworkMode, joining: &[Joining]) -> anyhow::Result<S
             .map(|program| Vec::from_iter((!program.is_empty()).then_some(program))),
         command: run.command,
         user: run.user.filter(|user| !user.is_empty()),
-        env: variables(&run.env_file, &run.env)?,
+        env: run.variables.read()?,
         hostname: run.hostname,
         names: Names {
             servers: run.dns,
