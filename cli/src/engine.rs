@@ -458,7 +458,7 @@ trait Memory: Recorder {
 
     /// As [`State::sandboxes_after`].
     fn sandboxes_after(
-        &self,
+        &mut self,
         netns: &Netns,
         most: usize,
     ) -> Result<Vec<(Netns, ContainerName)>, Self::Error>;
@@ -480,7 +480,7 @@ impl Memory for Store {
     }
 
     fn sandboxes_after(
-        &self,
+        &mut self,
         netns: &Netns,
         most: usize,
     ) -> Result<Vec<(Netns, ContainerName)>, StoreError> {

@@ -112,7 +112,7 @@ fn damages(file: &Path, whole: &[u8]) -> Vec<(Vec<u8>, &'static str)> {
     let tables = file.ends_with("state");
     let mut flipped = whole.to_vec();
     // In what every command reads.
-    flipped[if tables { 5000 } else { 20 }] ^= 4;
+    flipped[if tables { 4100 } else { 20 }] ^= 4;
     let mut newer = whole.to_vec();
     newer.splice(.., record(br#"{"format":9,"new":"fields"}"#));
     let says = if tables {

@@ -48,7 +48,7 @@ impl Memory for Mind {
     }
 
     fn sandboxes_after(
-        &self,
+        &mut self,
         netns: &Netns,
         most: usize,
     ) -> Result<Vec<(Netns, ContainerName)>, Damage> {

@@ -7,10 +7,10 @@ use std::os::unix::fs::FileExt;
 use mydocker_core::{Instance, Network, NetworkName, Plan, State};
 
 use super::begun::{self, Last};
-use super::legacy::{self, Header, Kind};
+use super::legacy::journal::{self, Header, Kind};
 use super::record::encode;
 use super::tables::{Kept, Subject, Tables};
-use super::{Access, Event, definition, history};
+use super::{Access, Event, definition, history, tree};
 
 fn subject() -> Subject {
     Subject {
@@ -44,7 +44,7 @@ pub fn records<'p>(journal: bool, payloads: impl IntoIterator<Item = &'p [u8]>) 
 /// # Errors
 /// What is wrong with them, in words.
 pub fn run(snapshot: Vec<u8>, journal: Vec<u8>) -> Result<Option<State>, String> {
-    legacy::parse(snapshot, journal, &subject()).map_err(|error| error.to_string())
+    journal::parse(snapshot, journal, &subject()).map_err(|error| error.to_string())
 }
 
 /// The file `state` that holds a state.
@@ -64,6 +64,11 @@ pub fn tables(state: &State) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
+/// Gives a file `state` the checksums that it would have.
+pub fn seal(bytes: &mut [u8]) {
+    tree::seal(bytes);
+}
+
 /// What the file `state` leads to, once read as a whole and once what can be read of it; nothing if it
 /// is of another boot or an older format.
 ///
@@ -80,8 +85,9 @@ pub fn read_tables(
         ..subject()
     };
     match Tables::of(file, "state".into(), Access::Read, &subject).map_err(text)? {
-        Kept::Tables(tables) => Ok(Some((tables.whole(None).map_err(text)?, tables.salvage()))),
-        Kept::Nothing | Kept::Stale | Kept::Older => Ok(None),
+        Kept::Tables(mut tables) => Ok(Some((tables.whole(None).map_err(text)?, tables.salvage()))),
+        Kept::Older(tables) => Ok(Some((tables.whole(None).map_err(text)?, tables.salvage()))),
+        Kept::Nothing | Kept::Stale | Kept::Journal => Ok(None),
     }
 }
 

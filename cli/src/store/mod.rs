@@ -12,7 +12,6 @@
 //! a reboot definitions are all there is.
 
 mod begun;
-mod blocks;
 mod definition;
 mod dir;
 mod error;
@@ -21,12 +20,12 @@ pub mod fuzzing;
 mod history;
 mod legacy;
 mod lock;
-mod migrate;
 mod record;
 mod roots;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 pub(crate) use dir::{Dir, Durability, make_dir, remove_tree};
 pub use error::StoreError;
@@ -45,6 +44,7 @@ use mydocker_core::{
 };
 
 use begun::Last;
+use legacy::journal;
 use tables::{Kept, Subject, Tables};
 
 /// What a directory of ours is called below its root.
@@ -203,10 +203,10 @@ impl Store {
 
     /// Whether a part was enough.
     fn read_part(&mut self, run: Dir, requests: &[Request]) -> Result<bool, StoreError> {
-        let Kept::Tables(tables) = Tables::open(&run, Access::Write, &self.subject)? else {
+        let Kept::Tables(mut tables) = Tables::open(&run, Access::Write, &self.subject)? else {
             return Ok(false);
         };
-        if pending(&run, &tables)?.is_some() {
+        if pending(&run, tables.path(), tables.ended())?.is_some() {
             return Ok(false);
         }
         let Some(part) = tables.part(requests)? else {
@@ -295,19 +295,20 @@ impl Store {
         let run = Dir::create(&self.roots.run_root, NAME, Durability::Kernel)?;
         definitions.sweep();
         run.sweep();
-        let kept = Kept::of(&run, Access::Write, &self.subject)?;
-        let adopted = self.take_up(&run, &kept, Some(&definitions))?;
+        let mut kept = Kept::of(&run, Access::Write, &self.subject)?;
+        let adopted = self.take_up(&run, &mut kept, Some(&definitions))?;
+        let anew = |ended| Tables::create(&run, &self.subject, &self.state, ended);
         let tables = match kept {
-            Kept::Tables(mut tables) => {
-                if adopted {
-                    tables.put_all(&self.state, tables.ended())?;
-                }
-                tables
+            Kept::Tables(tables) if adopted => anew(tables.ended())?,
+            Kept::Tables(tables) => tables,
+            // The plan that is there goes on from them.
+            Kept::Older(tables) => anew(tables.ended())?,
+            Kept::Nothing | Kept::Stale | Kept::Journal => {
+                create(&run, &self.subject, &self.state)?
             }
-            Kept::Nothing | Kept::Stale | Kept::Older => create(&run, &self.subject, &self.state)?,
         };
         // What goes before it was replaced by tables, and whoever did that may have died since.
-        run.remove(legacy::JOURNAL, Durability::Kernel)?;
+        run.remove(journal::NAME, Durability::Kernel)?;
         self.complete_definitions(&definitions)?;
         self.writer = Some(Writer { run, tables });
         Ok(())
@@ -356,8 +357,8 @@ impl Store {
         let definitions = Dir::open(&self.roots.root, NAME)?;
         match run {
             Some(run) => {
-                let kept = Kept::of(run, Access::Read, &self.subject)?;
-                self.take_up(run, &kept, definitions.as_ref())?;
+                let mut kept = Kept::of(run, Access::Read, &self.subject)?;
+                self.take_up(run, &mut kept, definitions.as_ref())?;
             }
             None => {
                 self.adopt(State::new(self.subject.instance), definitions.as_ref())?;
@@ -370,12 +371,19 @@ impl Store {
     fn take_up(
         &mut self,
         run: &Dir,
-        kept: &Kept,
+        kept: &mut Kept,
         definitions: Option<&Dir>,
     ) -> Result<bool, StoreError> {
         let state = match kept {
-            Kept::Tables(tables) => Some(tables.whole(pending(run, tables)?)?),
-            Kept::Older => legacy::load(run, &self.subject)?,
+            Kept::Tables(tables) => {
+                let pending = pending(run, tables.path(), tables.ended())?;
+                Some(tables.whole(pending)?)
+            }
+            Kept::Older(tables) => {
+                let pending = pending(run, tables.path(), tables.ended())?;
+                Some(tables.whole(pending)?)
+            }
+            Kept::Journal => journal::load(run, &self.subject)?,
             Kept::Nothing | Kept::Stale => None,
         };
         let state = state.unwrap_or_else(|| State::new(self.subject.instance));
@@ -466,7 +474,7 @@ impl Store {
     /// # Errors
     /// They are not readable, or not as they were written.
     pub fn recall(&mut self, container: &ContainerName) -> Result<(), StoreError> {
-        match &self.writer {
+        match &mut self.writer {
             Some(writer) if !self.whole => writer.tables.recall(&mut self.state, container),
             _ => Ok(()),
         }
@@ -477,7 +485,7 @@ impl Store {
     /// # Errors
     /// They are not readable, or not as they were written.
     pub fn recall_rivals(&mut self, plan: &Plan) -> Result<bool, StoreError> {
-        let Some(writer) = self.writer.as_ref().filter(|_| !self.whole) else {
+        let Some(writer) = self.writer.as_mut().filter(|_| !self.whole) else {
             return Ok(false);
         };
         let mut found = false;
@@ -495,11 +503,11 @@ impl Store {
     /// # Errors
     /// They are not readable, or not as they were written.
     pub fn sandboxes_after(
-        &self,
+        &mut self,
         netns: &Netns,
         most: usize,
     ) -> Result<Vec<(Netns, ContainerName)>, StoreError> {
-        match &self.writer {
+        match &mut self.writer {
             Some(writer) if !self.whole => writer.tables.sandboxes_after(netns, most),
             _ => {
                 let all = self.state.sandboxes_after(netns).take(most);
@@ -553,7 +561,9 @@ impl Recorder for Store {
                 match outcome {
                     Outcome::Committed => tables.end(number, &self.state, change)?,
                     Outcome::RolledBack(_) => tables.end(number, &self.state, None)?,
-                    Outcome::Stranded { .. } => tables.put_all(&self.state, number)?,
+                    Outcome::Stranded { .. } => {
+                        *tables = Tables::create(run, &self.subject, &self.state, number)?;
+                    }
                 }
                 if let Some(plan) = plan {
                     let event = Event::now(self.began.take(), plan, outcome.clone());
@@ -567,7 +577,7 @@ impl Recorder for Store {
 }
 
 /// All files of the run state, older ones too.
-const FILES: [&str; 3] = [tables::NAME, begun::NAME, legacy::JOURNAL];
+const FILES: [&str; 3] = [tables::NAME, begun::NAME, journal::NAME];
 
 impl Kept {
     /// What there is in a directory: also an older file, or a plan, whose tables are gone.
@@ -580,16 +590,15 @@ impl Kept {
             let what = "there are no tables for it to go on from";
             return Err(begun::damaged(run.path_of(begun::NAME), what));
         }
-        match run.read(legacy::JOURNAL)? {
-            Some(_) => Ok(Self::Older),
+        match run.read(journal::NAME)? {
+            Some(_) => Ok(Self::Journal),
             None => Ok(Self::Nothing),
         }
     }
 }
 
-/// The plan that was begun and did not end.
-fn pending(run: &Dir, tables: &Tables) -> Result<Option<Plan>, StoreError> {
-    let ended = tables.ended();
+/// The plan that was begun and did not end, where tables know of so many that did.
+fn pending(run: &Dir, tables: &Path, ended: u64) -> Result<Option<Plan>, StoreError> {
     match begun::read(run)? {
         Last::Begun(begun) if begun.number == ended + 1 => begun.plan().map(Some),
         Last::Begun(begun) if begun.number <= ended => Ok(None),
@@ -599,7 +608,7 @@ fn pending(run: &Dir, tables: &Tables) -> Result<Option<Plan>, StoreError> {
         }
         Last::Missing if ended > 0 => {
             let what = "the plan that it goes on from is not beside it";
-            Err(begun::damaged(tables.path().to_path_buf(), what))
+            Err(begun::damaged(tables.to_path_buf(), what))
         }
         Last::Missing | Last::Incomplete => Ok(None),
     }
@@ -618,8 +627,9 @@ fn create(run: &Dir, subject: &Subject, state: &State) -> Result<Tables, StoreEr
 /// What can be read of a state that is damaged.
 fn salvage(run: &Dir, subject: &Subject) -> Option<State> {
     match Tables::open(run, Access::Read, subject) {
-        Ok(Kept::Tables(tables)) => tables.salvage(),
-        Ok(Kept::Older) => legacy::salvage(run, subject),
+        Ok(Kept::Tables(mut tables)) => tables.salvage(),
+        Ok(Kept::Older(tables)) => tables.salvage(),
+        Ok(Kept::Journal) => journal::salvage(run, subject),
         Ok(Kept::Nothing | Kept::Stale) | Err(_) => None,
     }
 }

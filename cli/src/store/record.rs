@@ -6,7 +6,7 @@
 pub(super) const HEAD_BYTES: usize = 12;
 
 /// The format that this code writes, and the newest that it reads.
-pub(super) const FORMAT: u64 = 4;
+pub(super) const FORMAT: u64 = 5;
 
 /// What is at a place in a file.
 #[derive(Debug, Eq, PartialEq)]

@@ -2,16 +2,16 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `meta` | – | which plan ended last, passages, debris |
-//! | `networks` | name | the network, whether it is up, where its searches go on, how many are on it |
-//! | `endpoints` | network, container | the endpoint |
-//! | `claims` | what is claimed, network, container | – |
+//! | meta | – | passages, debris |
+//! | networks | name | the network, whether it is up, where its searches go on, how many are on it |
+//! | endpoints | network, container | the endpoint |
+//! | claims | what is claimed, network, container | – |
 //!
-//! A container, its namespace, an address, a MAC, a port of the host: endpoints that could be in each
+//! All are in one tree, the table before the key; beside it is which plan ended last. A container, its namespace, an address, a MAC, a port of the host: endpoints that could be in each
 //! other's way claim the same. Claims follow from endpoints and are written with them.
 
 mod read;
-mod row;
+pub(super) mod row;
 mod write;
 
 use std::collections::BTreeSet;
@@ -21,37 +21,36 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use mydocker_core::{
-    Endpoint, Family, Footprint, ForeignChain, Instance, Netns, PortBinding, Protocol, State,
+    Damage, Endpoint, EndpointId, Family, Footprint, ForeignChain, Instance, Netns, NetworkName,
+    PortBinding, Protocol, Snapshot, State,
 };
-use redb::{Builder, Database, TableDefinition};
+use row::{EndpointRow, NetworkRow};
 use rustix::fs::OFlags;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::blocks::{Blocks, Corruption};
 use super::dir::Dir;
 use super::error::{RUN_REMEDY, io};
+use super::legacy::redb::Older;
 use super::record::{FORMAT, Found, decode, encode};
+use super::tree::{self, Tree};
 use super::{Access, StoreError};
 
 pub(super) const NAME: &str = "state";
 
-const META: TableDefinition<'_, (), &[u8]> = TableDefinition::new("meta");
-const NETWORKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("networks");
-const ENDPOINTS: TableDefinition<'_, Id<'_>, &[u8]> = TableDefinition::new("endpoints");
-const CLAIMS: TableDefinition<'_, Claim<'_>, ()> = TableDefinition::new("claims");
+/// The first format that had tables, and the first of which they are a tree.
+const FIRST_FORMAT: u64 = 3;
+const FIRST_FORMAT_OF_TREES: u64 = 5;
 
-/// Network and container.
-type Id<'k> = (&'k str, &'k str);
-/// What is claimed, network and container.
-type Claim<'k> = (&'k str, &'k str, &'k str);
+/// What a key of each table begins with.
+const META: u8 = b'm';
+const NETWORKS: u8 = b'n';
+const ENDPOINTS: u8 = b'e';
+const CLAIMS: u8 = b'c';
+/// What is between the parts of a key: in none of them, and before all that are.
+const BETWEEN: u8 = 0;
 
 /// What the file begins with has room for no more.
 const TITLE_BYTES_MAX: usize = 4096;
-/// The first format that had tables. Its rows are read as they are, and written as those of today.
-const FIRST_FORMAT: u64 = 3;
-/// More than what a request names takes; whoever reads everything reads it once.
-const CACHE_BYTES: usize = 2 * 1024 * 1024;
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -83,8 +82,10 @@ pub(super) enum Kept {
     Nothing,
     /// Something about another boot.
     Stale,
-    /// Something of an older format.
-    Older,
+    /// What there was before tables.
+    Journal,
+    /// Tables of an older format.
+    Older(Box<Older>),
     /// Tables.
     Tables(Tables),
 }
@@ -92,20 +93,19 @@ pub(super) enum Kept {
 /// The tables of one boot.
 #[derive(Debug)]
 pub(super) struct Tables {
-    database: Database,
+    tree: Tree,
     path: PathBuf,
     instance: Instance,
     meta: Meta,
 }
 
+/// What belongs to no network.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-struct Meta {
-    /// The number of the last plan that ended.
-    ended: u64,
+pub(super) struct Meta {
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    passages: BTreeSet<ForeignChain>,
+    pub(super) passages: BTreeSet<ForeignChain>,
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    debris: Footprint,
+    pub(super) debris: Footprint,
 }
 
 impl Tables {
@@ -127,7 +127,7 @@ impl Tables {
         let read = file.read_at(&mut bytes, 0).map_err(io("read", &path))?;
         let title = match title(&bytes[..read]).map_err(|what| damaged(&path, 0, what))? {
             Ok(title) => title,
-            Err(format) if format < FIRST_FORMAT => return Ok(Kept::Older),
+            Err(format) if format < FIRST_FORMAT => return Ok(Kept::Journal),
             Err(format) => {
                 let known = FORMAT;
                 return Err(StoreError::TooNew {
@@ -148,14 +148,13 @@ impl Tables {
                 wanted,
             });
         }
-        if access == Access::Write && title.format < FORMAT {
-            // Before there is any row that the version which made them would not read right.
-            write_title(&file, subject).map_err(io("write", &path))?;
+        if title.format < FIRST_FORMAT_OF_TREES {
+            let older = Older::open(file, path, subject)?;
+            return Ok(Kept::Older(Box::new(older)));
         }
-        let blocks = Blocks::open(file, access == Access::Write);
-        let blocks = blocks.map_err(|error| failed(&path)(error.into()))?;
+        let tree = Tree::open(file, access == Access::Write).map_err(failed(&path))?;
         let mut tables = Self {
-            database: database(blocks, &path)?,
+            tree,
             path,
             instance: title.instance,
             meta: Meta::default(),
@@ -180,10 +179,9 @@ impl Tables {
         state: &State,
         ended: u64,
     ) -> Result<Self> {
-        let begun = write_title(&file, subject).and_then(|()| Blocks::begin(file));
-        let blocks = begun.map_err(io("write", &path))?;
+        write_title(&file, subject).map_err(io("write", &path))?;
         let mut tables = Self {
-            database: database(blocks, &path)?,
+            tree: Tree::begin(file),
             path,
             instance: subject.instance,
             meta: Meta::default(),
@@ -194,7 +192,7 @@ impl Tables {
 
     /// The number of the last plan that ended.
     pub(super) fn ended(&self) -> u64 {
-        self.meta.ended
+        self.tree.note()
     }
 
     /// Whether something is left over that an undo could not remove.
@@ -205,13 +203,24 @@ impl Tables {
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
+}
 
-    fn parse<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T> {
-        serde_json::from_slice(bytes).map_err(|error| damaged(&self.path, 0, error.to_string()))
+impl Meta {
+    fn of(state: &State) -> Self {
+        Self {
+            passages: state.passages().clone(),
+            debris: state.debris().clone(),
+        }
     }
 
-    fn failed<E: Into<redb::Error>>(&self) -> impl Fn(E) -> StoreError + '_ {
-        |error| failed(&self.path)(error.into())
+    /// A state that has nothing else.
+    pub(super) fn snapshot(self, instance: Instance) -> Snapshot {
+        Snapshot {
+            instance,
+            passages: self.passages,
+            debris: self.debris,
+            ..Snapshot::default()
+        }
     }
 }
 
@@ -242,14 +251,7 @@ fn title(bytes: &[u8]) -> std::result::Result<std::result::Result<Title, u64>, S
     }
 }
 
-fn database(blocks: Blocks, path: &Path) -> Result<Database> {
-    let database = Builder::new()
-        .set_cache_size(CACHE_BYTES)
-        .create_with_backend(blocks);
-    database.map_err(|error| failed(path)(error.into()))
-}
-
-fn damaged(path: &Path, offset: u64, what: impl Into<String>) -> StoreError {
+pub(super) fn damaged(path: &Path, offset: u64, what: impl Into<String>) -> StoreError {
     StoreError::Damaged {
         path: path.to_path_buf(),
         offset,
@@ -258,18 +260,59 @@ fn damaged(path: &Path, offset: u64, what: impl Into<String>) -> StoreError {
     }
 }
 
-/// Turns the library's error into one of ours.
-fn failed(path: &Path) -> impl Fn(redb::Error) -> StoreError + '_ {
-    move |error| {
-        let redb::Error::Io(error) = error else {
-            return damaged(path, 0, error.to_string());
-        };
-        let corruption = error.get_ref().and_then(|inner| inner.downcast_ref());
-        match corruption {
-            Some(Corruption { offset, what }) => damaged(path, *offset, *what),
-            None => io("read or write", path)(error),
+pub(super) fn contradiction(path: &Path) -> impl Fn(Damage) -> StoreError + '_ {
+    |source| StoreError::Contradiction {
+        path: path.to_path_buf(),
+        offset: 0,
+        source,
+    }
+}
+
+fn failed(path: &Path) -> impl Fn(tree::Error) -> StoreError + '_ {
+    |error| match error {
+        tree::Error::Corrupt { offset, what } => damaged(path, offset, what),
+        tree::Error::Io(error) => io("read or write", path)(error),
+    }
+}
+
+/// As much of a state as these rows make: what contradicts the rest is left out of it.
+pub(super) fn salvaged(
+    mut rest: Snapshot,
+    networks: Vec<NetworkRow>,
+    endpoints: Vec<EndpointRow>,
+) -> Option<State> {
+    rest.networks
+        .extend(networks.into_iter().map(|row| row.record));
+    let mut state = State::restore(rest).ok()?;
+    for EndpointRow(endpoint) in endpoints {
+        if let Some(record) = state.record(&endpoint.id.network) {
+            state.recall(record, endpoint).ok();
         }
     }
+    Some(state)
+}
+
+fn key(table: u8, parts: &[&str]) -> Vec<u8> {
+    let mut key = vec![table];
+    for (at, part) in parts.iter().enumerate() {
+        if at > 0 {
+            key.push(BETWEEN);
+        }
+        key.extend(part.as_bytes());
+    }
+    key
+}
+
+fn network_key(name: &NetworkName) -> Vec<u8> {
+    key(NETWORKS, &[name.as_str()])
+}
+
+fn endpoint_key(EndpointId { network, container }: &EndpointId) -> Vec<u8> {
+    key(ENDPOINTS, &[network.as_str(), container.as_str()])
+}
+
+fn claim_key(claim: &str, EndpointId { network, container }: &EndpointId) -> Vec<u8> {
+    key(CLAIMS, &[claim, network.as_str(), container.as_str()])
 }
 
 /// What a container claims.

@@ -1,93 +1,83 @@
 //! Reading tables: all of them, or what a request names.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::ops::ControlFlow::{self, Break, Continue};
 
 use mydocker_core::{
     BRIDGE_PORTS_MAX, ContainerName, Endpoint, EndpointId, Netns, NetworkName, Plan, Request,
     Snapshot, State,
 };
-use redb::{ReadOnlyTable, ReadableDatabase, ReadableTable};
 
+use super::row::{EndpointRow, NetworkRow, parse};
 use super::{
-    CLAIMS, Claim, ENDPOINTS, Id, META, Meta, NETNS_CLAIM, NETWORKS, Result, Tables,
-    claims_but_ports, container_claim, damaged, netns_claim, port_claims,
-    row::{EndpointRow, NetworkRow},
+    BETWEEN, CLAIMS, ENDPOINTS, META, Meta, NETNS_CLAIM, NETWORKS, Result, Tables,
+    claims_but_ports, container_claim, contradiction, damaged, endpoint_key, failed, key,
+    netns_claim, network_key, port_claims, salvaged,
 };
-use crate::store::StoreError;
+use crate::store::{StoreError, tree};
 
-/// The tables at one moment.
-struct Reader<'t> {
-    tables: &'t Tables,
-    networks: ReadOnlyTable<&'static str, &'static [u8]>,
-    endpoints: ReadOnlyTable<Id<'static>, &'static [u8]>,
-    claims: ReadOnlyTable<Claim<'static>, ()>,
+/// Why reading a table ends early.
+enum Failure {
+    Tree(tree::Error),
+    Store(StoreError),
+}
+
+impl From<tree::Error> for Failure {
+    fn from(error: tree::Error) -> Self {
+        Self::Tree(error)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
 }
 
 impl Tables {
-    pub(super) fn read_meta(&self) -> Result<Meta> {
-        let read = self.database.begin_read().map_err(self.failed())?;
-        let meta = read.open_table(META).map_err(self.failed())?;
-        match meta.get(()).map_err(self.failed())? {
-            Some(row) => self.parse(row.value()),
+    pub(super) fn read_meta(&mut self) -> Result<Meta> {
+        let row = self.tree.get(&key(META, &[])).map_err(failed(&self.path))?;
+        match row {
+            Some(row) => parse(&self.path, &row),
             None => Err(damaged(&self.path, 0, "it says nothing about itself")),
         }
     }
 
-    fn reader(&self) -> Result<Reader<'_>> {
-        let read = self.database.begin_read().map_err(self.failed())?;
-        Ok(Reader {
-            tables: self,
-            networks: read.open_table(NETWORKS).map_err(self.failed())?,
-            endpoints: read.open_table(ENDPOINTS).map_err(self.failed())?,
-            claims: read.open_table(CLAIMS).map_err(self.failed())?,
-        })
-    }
-
     /// Everything.
-    pub(in crate::store) fn whole(&self, pending: Option<Plan>) -> Result<State> {
-        let reader = self.reader()?;
+    pub(in crate::store) fn whole(&mut self, pending: Option<Plan>) -> Result<State> {
+        let path = self.path.clone();
         let mut snapshot = Snapshot {
             pending,
-            ..self.empty()
+            ..self.rest()
         };
-        for row in reader.networks.iter().map_err(self.failed())? {
-            let (_, row) = row.map_err(self.failed())?;
-            let row: NetworkRow = self.parse(row.value())?;
+        self.rows(&[NETWORKS], |_, row| {
+            let row: NetworkRow = parse(&path, &row)?;
             snapshot.networks.push(row.record);
-        }
-        for row in reader.endpoints.iter().map_err(self.failed())? {
-            let (_, row) = row.map_err(self.failed())?;
-            let EndpointRow(endpoint) = self.parse(row.value())?;
+            Ok(Continue(()))
+        })?;
+        self.rows(&[ENDPOINTS], |_, row| {
+            let EndpointRow(endpoint) = parse(&path, &row)?;
             snapshot.endpoints.push(endpoint);
-        }
-        State::restore(snapshot).map_err(self.contradiction())
+            Ok(Continue(()))
+        })?;
+        State::restore(snapshot).map_err(contradiction(&path))
     }
 
     /// As much of everything as can be read.
-    pub(in crate::store) fn salvage(&self) -> Option<State> {
-        let reader = self.reader().ok()?;
-        let mut snapshot = self.empty();
-        for (_, row) in reader.networks.iter().ok()?.flatten() {
-            let row = self.parse::<NetworkRow>(row.value());
-            snapshot.networks.extend(row.map(|row| row.record));
-        }
-        let mut state = State::restore(snapshot).ok()?;
-        for (_, row) in reader.endpoints.iter().into_iter().flatten().flatten() {
-            let Ok(EndpointRow(endpoint)) = self.parse(row.value()) else {
-                continue;
-            };
-            if let Some(record) = state.record(&endpoint.id.network) {
-                // What contradicts the rest is left out of it.
-                state.recall(record, endpoint).ok();
-            }
-        }
-        Some(state)
+    pub(in crate::store) fn salvage(&mut self) -> Option<State> {
+        let (mut networks, mut endpoints) = (Vec::new(), Vec::new());
+        let path = &self.path;
+        self.tree.salvage(|key, row| match key.first() {
+            Some(&NETWORKS) => networks.extend(parse(path, &row)),
+            Some(&ENDPOINTS) => endpoints.extend(parse(path, &row)),
+            _ => {}
+        });
+        salvaged(self.rest(), networks, endpoints)
     }
 
     /// What planning requests takes, if that is not everything: their networks and the containers'
     /// endpoints. Whoever else is in their way is found by [`rivals`](Self::rivals).
-    pub(in crate::store) fn part(&self, requests: &[Request]) -> Result<Option<State>> {
+    pub(in crate::store) fn part(&mut self, requests: &[Request]) -> Result<Option<State>> {
         if self.have_debris() {
             return Ok(None);
         }
@@ -104,10 +94,9 @@ impl Tables {
             *joins += usize::from(matches!(request, Request::Attach(_)));
             containers.insert(container);
         }
-        let reader = self.reader()?;
-        let mut snapshot = self.empty();
+        let mut snapshot = self.rest();
         for (network, joins) in networks {
-            let Some(row) = reader.network(network)? else {
+            let Some(row) = self.network(network)? else {
                 return Ok(None);
             };
             // To raise a network takes knowing all others, and to say that it is full those on it.
@@ -117,31 +106,40 @@ impl Tables {
             }
             snapshot.networks.push(row.record);
         }
-        let mut state = State::restore(snapshot).map_err(self.contradiction())?;
+        let mut state = State::restore(snapshot).map_err(contradiction(&self.path))?;
         for container in containers {
-            reader.recall(&mut state, container)?;
+            self.recall(&mut state, container)?;
         }
         Ok(Some(state))
     }
 
     /// Adds all endpoints of a container to a part.
     pub(in crate::store) fn recall(
-        &self,
+        &mut self,
         state: &mut State,
         container: &ContainerName,
     ) -> Result<()> {
-        self.reader()?.recall(state, container)
+        let claim = container_claim(container.as_str());
+        for id in self.claimants(&claim, &claim)? {
+            if state.endpoint(&id).is_none() {
+                self.recall_one(state, &id)?;
+            }
+        }
+        Ok(())
     }
 
     /// Adds to a part whoever claims something that an endpoint does. Whether there was anybody.
-    pub(in crate::store) fn rivals(&self, state: &mut State, endpoint: &Endpoint) -> Result<bool> {
-        let reader = self.reader()?;
+    pub(in crate::store) fn rivals(
+        &mut self,
+        state: &mut State,
+        endpoint: &Endpoint,
+    ) -> Result<bool> {
         let mut found = false;
         let single = claims_but_ports(endpoint).map(|claim| (claim.clone(), claim));
         for (first, last) in single.chain(port_claims(endpoint)) {
-            for id in reader.claimants(&first, &last)? {
+            for id in self.claimants(&first, &last)? {
                 if id != endpoint.id && state.endpoint(&id).is_none() {
-                    reader.recall_one(state, &id)?;
+                    self.recall_one(state, &id)?;
                     found = true;
                 }
             }
@@ -152,116 +150,107 @@ impl Tables {
     /// Namespaces and whose they are, those behind `netns` first, as
     /// [`State::sandboxes_after`] has them.
     pub(in crate::store) fn sandboxes_after(
-        &self,
+        &mut self,
         netns: &Netns,
         most: usize,
     ) -> Result<Vec<(Netns, ContainerName)>> {
-        let reader = self.reader()?;
+        let path = self.path.clone();
         let own = netns_claim(netns);
-        let after = format!("{own}\0");
-        let end = Bound::Unbounded;
         let mut found: Vec<(Netns, ContainerName)> = Vec::new();
-        let ranges = [
-            (Bound::Included((after.as_str(), "", "")), end),
-            (
-                Bound::Included((NETNS_CLAIM, "", "")),
-                Bound::Excluded((after.as_str(), "", "")),
-            ),
-        ];
-        for range in ranges {
-            let range = reader.claims.range::<Claim<'_>>(range);
-            for row in range.map_err(self.failed())? {
-                let (key, _) = row.map_err(self.failed())?;
-                let (claim, _, container) = key.value();
-                let Some(path) = claim.strip_prefix(NETNS_CLAIM) else {
-                    break;
+        for (from, end) in [(&*own, None), (NETNS_CLAIM, Some(&*own))] {
+            self.rows(&key(CLAIMS, &[from]), |claim, _| {
+                let (claim, _, container) = claim_of(&path, claim)?;
+                let Some(netns) = claim.strip_prefix(NETNS_CLAIM) else {
+                    return Ok(Break(()));
                 };
-                if found.last().is_some_and(|(last, _)| last.as_str() == path) {
-                    continue;
+                let known = found.last().is_some_and(|(last, _)| last.as_str() == netns);
+                if known || end.is_none() && claim == own {
+                    return Ok(Continue(()));
                 }
-                if found.len() == most {
-                    return Ok(found);
+                if found.len() == most || end.is_some_and(|end| claim > end) {
+                    return Ok(Break(()));
                 }
-                found.push((self.name(path)?, self.name(container)?));
-            }
+                found.push((name(&path, netns)?, name(&path, container)?));
+                Ok(Continue(()))
+            })?;
         }
         Ok(found)
     }
 
-    fn empty(&self) -> Snapshot {
-        Snapshot {
-            instance: self.instance,
-            passages: self.meta.passages.clone(),
-            debris: self.meta.debris.clone(),
-            ..Snapshot::default()
-        }
+    /// A state that has no networks.
+    fn rest(&self) -> Snapshot {
+        self.meta.clone().snapshot(self.instance)
     }
 
-    fn name<T: std::str::FromStr<Err: ToString>>(&self, text: &str) -> Result<T> {
-        let name = text.parse::<T>();
-        name.map_err(|error| damaged(&self.path, 0, error.to_string()))
+    /// Shows the rows of a table from one key on, until `visit` breaks; keys without their table.
+    fn rows(
+        &mut self,
+        from: &[u8],
+        mut visit: impl FnMut(&[u8], Vec<u8>) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        let scanned = self.tree.scan(from, |key, row| match key.split_first() {
+            Some((table, key)) if from.first() == Some(table) => Ok(visit(key, row)?),
+            _ => Ok(Break(())),
+        });
+        scanned.map_err(|failure| match failure {
+            Failure::Tree(error) => failed(&self.path)(error),
+            Failure::Store(error) => error,
+        })
     }
 
-    fn contradiction(&self) -> impl Fn(mydocker_core::Damage) -> StoreError + '_ {
-        |source| StoreError::Contradiction {
-            path: self.path.clone(),
-            offset: 0,
-            source,
-        }
+    pub(super) fn network(&mut self, name: &NetworkName) -> Result<Option<NetworkRow>> {
+        let row = self.tree.get(&network_key(name));
+        let row = row.map_err(failed(&self.path))?;
+        row.map(|row| parse(&self.path, &row)).transpose()
     }
-}
 
-impl Reader<'_> {
-    fn network(&self, name: &NetworkName) -> Result<Option<NetworkRow>> {
-        let row = self.networks.get(name.as_str());
-        let row = row.map_err(self.tables.failed())?;
-        row.map(|row| self.tables.parse(row.value())).transpose()
+    pub(super) fn endpoint(&mut self, id: &EndpointId) -> Result<Option<EndpointRow>> {
+        let row = self.tree.get(&endpoint_key(id));
+        let row = row.map_err(failed(&self.path))?;
+        row.map(|row| parse(&self.path, &row)).transpose()
     }
 
     /// Who claims what is from `first` to `last`.
-    fn claimants(&self, first: &str, last: &str) -> Result<Vec<EndpointId>> {
+    fn claimants(&mut self, first: &str, last: &str) -> Result<Vec<EndpointId>> {
+        let path = self.path.clone();
         let mut ids = Vec::new();
-        let range = self.claims.range::<Claim<'_>>((first, "", "")..);
-        for row in range.map_err(self.tables.failed())? {
-            let (key, _) = row.map_err(self.tables.failed())?;
-            let (claimed, network, container) = key.value();
-            if claimed > last {
-                break;
+        self.rows(&key(CLAIMS, &[first]), |claim, _| {
+            let (claim, network, container) = claim_of(&path, claim)?;
+            if claim > last {
+                return Ok(Break(()));
             }
-            let network = self.tables.name(network)?;
-            let container = self.tables.name(container)?;
+            let (network, container) = (name(&path, network)?, name(&path, container)?);
             ids.push(EndpointId { network, container });
-        }
+            Ok(Continue(()))
+        })?;
         Ok(ids)
     }
 
-    fn recall(&self, state: &mut State, container: &ContainerName) -> Result<()> {
-        let claim = container_claim(container.as_str());
-        for id in self.claimants(&claim, &claim)? {
-            if state.endpoint(&id).is_none() {
-                self.recall_one(state, &id)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn recall_one(&self, state: &mut State, id: &EndpointId) -> Result<()> {
-        let tables = self.tables;
-        let missing = || {
-            damaged(
-                &tables.path,
-                0,
-                format!("endpoint {id} is claimed for only"),
-            )
-        };
-        let key = (id.network.as_str(), id.container.as_str());
-        let row = self.endpoints.get(key).map_err(tables.failed())?;
-        let EndpointRow(endpoint) = tables.parse(row.ok_or_else(missing)?.value())?;
+    fn recall_one(&mut self, state: &mut State, id: &EndpointId) -> Result<()> {
+        let path = self.path.clone();
+        let missing = || damaged(&path, 0, format!("endpoint {id} is claimed for only"));
+        let EndpointRow(endpoint) = self.endpoint(id)?.ok_or_else(missing)?;
         let record = match state.record(&id.network) {
             Some(known) => known,
             None => self.network(&id.network)?.ok_or_else(missing)?.record,
         };
         let recalled = state.recall(record, endpoint);
-        recalled.map_err(tables.contradiction())
+        recalled.map_err(contradiction(&path))
     }
+}
+
+/// What is claimed, network and container, of a row of claims.
+fn claim_of<'k>(path: &std::path::Path, key: &'k [u8]) -> Result<(&'k str, &'k str, &'k str)> {
+    let mut parts = key.split(|byte| *byte == BETWEEN).map(std::str::from_utf8);
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(Ok(claim)), Some(Ok(network)), Some(Ok(container)), None) => {
+            Ok((claim, network, container))
+        }
+        _ => Err(damaged(path, 0, "a claim is not told as claims are")),
+    }
+}
+
+fn name<T: std::str::FromStr<Err: ToString>>(path: &std::path::Path, text: &str) -> Result<T> {
+    let name = text.parse::<T>();
+    name.map_err(|error| damaged(path, 0, error.to_string()))
 }

@@ -1,21 +1,31 @@
 //! Rows of the tables, as they are written: JSON.
 
+use std::path::Path;
+
 use mydocker_core::{Endpoint, NetworkRecord, PORTS_MAX, PortBinding};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::{Result, damaged};
+
+/// What a row says.
+pub(in crate::store) fn parse<T: DeserializeOwned>(path: &Path, row: &[u8]) -> Result<T> {
+    serde_json::from_slice(row).map_err(|error| damaged(path, 0, error.to_string()))
+}
+
 #[derive(Deserialize, Serialize)]
-pub(super) struct NetworkRow {
+pub(in crate::store) struct NetworkRow {
     #[serde(flatten)]
-    pub(super) record: NetworkRecord,
+    pub(in crate::store) record: NetworkRecord,
     /// How many endpoints are on it.
-    pub(super) endpoints: usize,
+    pub(in crate::store) endpoints: usize,
 }
 
 /// An endpoint whose ports take no more room than one does, if they follow each other: whoever writes its
 /// neighbour reads it and writes it again.
 #[derive(Deserialize, Serialize)]
 #[serde(try_from = "Packed", into = "Packed")]
-pub(super) struct EndpointRow(pub(super) Endpoint);
+pub(in crate::store) struct EndpointRow(pub(in crate::store) Endpoint);
 
 #[derive(Deserialize, Serialize)]
 struct Packed {
@@ -71,7 +81,7 @@ impl From<EndpointRow> for Packed {
 impl TryFrom<Packed> for EndpointRow {
     type Error = &'static str;
 
-    fn try_from(Packed { mut endpoint, runs }: Packed) -> Result<Self, Self::Error> {
+    fn try_from(Packed { mut endpoint, runs }: Packed) -> std::result::Result<Self, Self::Error> {
         for run in runs {
             if run.count > PORTS_MAX - endpoint.ports.len().min(PORTS_MAX) {
                 return Err("it has more ports than an endpoint may have");

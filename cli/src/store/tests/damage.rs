@@ -28,14 +28,15 @@ fn a_flipped_byte_is_named_and_refused() {
     place.apply(&[create("one"), attach("one", "db"), attach("one", "web")]);
     let before = place.read().unwrap();
     let mut refused = 0;
-    for (file, step) in [("state", 37), ("plan", 1)] {
+    for (file, step) in [("state", 19), ("plan", 1)] {
         let whole = fs::read(place.run(file)).unwrap();
-        for at in (0..whole.len()).step_by(step) {
+        // Behind that the state has nothing but room.
+        for at in (0..whole.len().min(32 * 1024)).step_by(step) {
             let mut bytes = whole.clone();
             bytes[at] ^= 0x15;
             fs::write(place.run(file), &bytes).unwrap();
             match place.read() {
-                // Of the tables, one in what nothing leads to.
+                // Of the state, one in what nothing leads to.
                 Ok(state) => assert!(file == "state" && state == before, "{file} {at}"),
                 Err(StoreError::Damaged { path, offset, .. }) => {
                     assert!(
@@ -48,7 +49,7 @@ fn a_flipped_byte_is_named_and_refused() {
             }
         }
         fs::write(place.run(file), &whole).unwrap();
-        assert!(refused > 500, "{file}: {refused}");
+        assert!(refused > 200, "{file}: {refused}");
     }
     assert_eq!(place.read().unwrap(), before);
 }

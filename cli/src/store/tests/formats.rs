@@ -36,7 +36,7 @@ fn written(format: u64, entries: usize) -> Place {
 
 const ENTRIES: usize = 12;
 
-/// The formats of what came before tables.
+/// The formats of snapshots and journals.
 const FORMATS: [u64; 2] = [1, 2];
 
 /// What the first record of the run state says its format is.
@@ -90,27 +90,101 @@ fn each_is_written_anew_wherever_it_ends() {
     }
 }
 
-/// The first one that had tables.
-#[test]
-fn older_tables_are_taken_over_where_they_are() {
+/// Tables as formats 3 and 4 had them, of the place's own instance and boot. The last plan ended.
+fn written_tables(format: u64) -> Place {
     let place = Place::new();
-    place.apply(&[create("one"), attach("one", "web")]);
-    let before = place.read().unwrap();
-    let bytes = fs::read(place.run("state")).unwrap();
-    let record::Found::Record { payload, next } = record::decode(&bytes, 0) else {
-        panic!("it has no header");
-    };
-    let older = String::from_utf8(payload.to_vec()).unwrap();
-    let older = older.replace(&format!("\"format\":{}", record::FORMAT), "\"format\":3");
-    let mut bytes = bytes.clone();
-    bytes[..next].copy_from_slice(&record::encode(older.as_bytes()).unwrap());
+    let [run, definitions] = ["run", "lib"].map(|root| place.dir.path().join(root).join(NAME));
+    for dir in [&run, &definitions] {
+        make_dir(dir).unwrap();
+    }
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/tests/formats/4");
+    let packed = fs::File::open(from.join("state.gz")).unwrap();
+    let mut bytes = Vec::new();
+    std::io::copy(&mut flate2::read::GzDecoder::new(packed), &mut bytes).unwrap();
+    let instance = serde_json::to_string(&place.roots().instance().unwrap()).unwrap();
+    let title = format!(r#"{{"format":{format},"boot_id":"first","instance":{instance}}}"#);
+    let title = record::encode(title.as_bytes()).unwrap();
+    bytes[..title.len()].copy_from_slice(&title);
     fs::write(place.run("state"), bytes).unwrap();
+    fs::copy(from.join("plan"), place.run("plan")).unwrap();
+    fs::write(place.run("lock"), "").unwrap();
+    for name in ["front", "back"] {
+        fs::copy(from.join(format!("{name}.json")), place.definition(name)).unwrap();
+    }
+    place
+}
 
-    assert_eq!(place.read().unwrap(), before);
-    assert_eq!(format_of(&place), 3, "who reads changes nothing");
-    place.apply(&[attach("one", "db")]);
+#[test]
+fn older_tables_are_read_and_written_anew() {
+    for format in [3, 4] {
+        let place = written_tables(format);
+        let bytes = fs::read(place.run("state")).unwrap();
+        let before = place.read().unwrap();
+        assert_eq!(names(&before), ["back", "front"]);
+        let ports = before.endpoints().map(|e| e.ports.len());
+        assert_eq!(ports.collect::<Vec<_>>(), [0, 11]);
+        assert_eq!(before.pending(), None);
+        assert!(
+            fs::read(place.run("state")).unwrap() == bytes,
+            "who reads changes nothing"
+        );
+        let after = place.open(Access::Write).unwrap().into_parts().0;
+        assert_eq!(after, before);
+        assert_eq!(format_of(&place), record::FORMAT);
+        assert_eq!(place.read().unwrap(), before);
+        place.apply(&[detach("front", "web"), detach("back", "web")]);
+        assert_eq!(place.read().unwrap().endpoints().count(), 0);
+    }
+}
+
+/// What a dead process of the older version began is finished by one of this.
+#[test]
+fn a_plan_beside_older_tables_is_pending() {
+    let place = written_tables(4);
+    let run = Dir::open(&place.roots().run_root, NAME).unwrap().unwrap();
+    let Last::Begun(last) = begun::read(&run).unwrap() else {
+        panic!("it was begun");
+    };
+    let state = place.read().unwrap();
+    let request = attach("front", "db");
+    let plan = state.plan(&Facts::default(), &request).unwrap();
+    begun::write(&run, last.number + 1, &plan).unwrap();
+    for access in [Access::Read, Access::Write, Access::Write] {
+        let store = place.open(access).unwrap();
+        assert_eq!(store.state().pending(), Some(&plan));
+    }
     assert_eq!(format_of(&place), record::FORMAT);
-    assert_eq!(place.read().unwrap().endpoints().count(), 2);
+    let mut store = place.open(Access::Write).unwrap();
+    store.record(&Entry::End(Outcome::Committed)).unwrap();
+    drop(store);
+    assert_eq!(place.read().unwrap().endpoints().count(), 3);
+}
+
+/// Every byte of them is as it was written, or the tables are refused.
+#[test]
+fn older_tables_that_are_damaged_are_refused() {
+    let place = written_tables(4);
+    let before = place.read().unwrap();
+    let whole = fs::read(place.run("state")).unwrap();
+    let mut refused = 0;
+    for at in (0..whole.len()).step_by(397) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x15;
+        fs::write(place.run("state"), &bytes).unwrap();
+        match place.read() {
+            // Nothing leads to that.
+            Ok(state) => assert_eq!(state, before, "byte {at}"),
+            Err(error) => {
+                assert!(error.is_damage(), "byte {at}: {error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 20, "{refused}");
+    for cut in [0, 4095, 5000, 20_000] {
+        fs::write(place.run("state"), &whole[..cut]).unwrap();
+        assert!(place.read().unwrap_err().is_damage(), "cut at {cut}");
+    }
 }
 
 /// The begin of `web on back` is the last thing that is told.

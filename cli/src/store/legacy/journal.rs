@@ -1,5 +1,4 @@
-//! Formats 1 and 2: a snapshot and the journal that goes on from it, about one boot of the kernel. They
-//! are read, once, and not written any more.
+//! Formats 1 and 2: a snapshot and the journal that goes on from it, about one boot of the kernel.
 
 use std::path::PathBuf;
 
@@ -7,35 +6,35 @@ use mydocker_core::{Entry, Instance, Snapshot, State};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
-use super::dir::Dir;
-use super::error::RUN_REMEDY;
 use super::migrate::migrate;
-use super::record::{Found, decode};
-use super::tables::{Format, Subject};
+use crate::store::StoreError;
+use crate::store::dir::Dir;
+use crate::store::error::RUN_REMEDY;
+use crate::store::record::{Found, decode};
+use crate::store::tables::{Format, Subject};
 
 const SNAPSHOT: &str = "state";
-pub(super) const JOURNAL: &str = "journal";
+pub(in crate::store) const NAME: &str = "journal";
 /// The last format of these files.
 const LAST: u64 = 2;
 
 /// The first record of a file: what the others are.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
-pub(super) struct Header {
+pub(in crate::store) struct Header {
     /// How the rest is to be read.
-    pub(super) format: u64,
+    pub(in crate::store) format: u64,
     /// Which file it is.
-    pub(super) kind: Kind,
+    pub(in crate::store) kind: Kind,
     /// The boot that it is about.
-    pub(super) boot_id: String,
+    pub(in crate::store) boot_id: String,
     /// Counts snapshots; a journal goes on from the snapshot of the same number.
-    pub(super) generation: u64,
+    pub(in crate::store) generation: u64,
 }
 
 /// The files that are made of records.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Kind {
+pub(in crate::store) enum Kind {
     /// A state at rest.
     Snapshot,
     /// What happened since.
@@ -43,21 +42,21 @@ pub(super) enum Kind {
 }
 
 /// Reads the state; `None` when this boot has none yet.
-pub(super) fn load(dir: &Dir, subject: &Subject) -> Result<Option<State>, StoreError> {
+pub(in crate::store) fn load(dir: &Dir, subject: &Subject) -> Result<Option<State>, StoreError> {
     let snapshot = Records::open(dir, SNAPSHOT, Kind::Snapshot, subject)?;
-    let journal = Records::open(dir, JOURNAL, Kind::Journal, subject)?;
+    let journal = Records::open(dir, NAME, Kind::Journal, subject)?;
     of(snapshot, journal, subject)
 }
 
 /// The same from bytes, for fuzzing.
-pub(super) fn parse(
+pub(in crate::store) fn parse(
     snapshot: Vec<u8>,
     journal: Vec<u8>,
     subject: &Subject,
 ) -> Result<Option<State>, StoreError> {
     let begin = |name: &str, bytes, kind| Records::begin(name.into(), bytes, kind, subject);
     let snapshot = begin(SNAPSHOT, snapshot, Kind::Snapshot)?;
-    let journal = begin(JOURNAL, journal, Kind::Journal)?;
+    let journal = begin(NAME, journal, Kind::Journal)?;
     of(snapshot, journal, subject)
 }
 
@@ -105,12 +104,12 @@ fn replay(
 }
 
 /// The state up to the first damage, as far as there is any.
-pub(super) fn salvage(dir: &Dir, subject: &Subject) -> Option<State> {
+pub(in crate::store) fn salvage(dir: &Dir, subject: &Subject) -> Option<State> {
     let open = |name, kind| Records::open(dir, name, kind, subject).ok().flatten();
     let mut snapshot = open(SNAPSHOT, Kind::Snapshot)?;
     let last = snapshot.last::<Snapshot>().ok()?;
     let mut state = State::restore(last).ok()?;
-    let journal = open(JOURNAL, Kind::Journal);
+    let journal = open(NAME, Kind::Journal);
     let generation = snapshot.header.generation;
     if let Some(mut journal) = journal.filter(|j| j.header.generation == generation) {
         // What follows the first damage is not looked at.

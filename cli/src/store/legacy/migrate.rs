@@ -2,7 +2,9 @@
 //!
 //! | format | what the next one says otherwise |
 //! |---|---|
-//! | 2 | The run state is in tables. It was a snapshot and a journal: [`legacy`](super::legacy). |
+//! | 4 | The tables are in a tree of our own. They were in a database: [`redb`](super::redb). |
+//! | 3 | Ports that follow each other are one in an endpoint's row. |
+//! | 2 | The run state is in tables. It was a snapshot and a journal: [`journal`](super::journal). |
 //! | 1 | A zone says whether its containers reach each other: `icc`. An isolated port is an element of the ruleset (`instance`, `port`), and was a flag of a link (`link`). |
 //!
 //! A file is put into the current format by the next command that changes something.

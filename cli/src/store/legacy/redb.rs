@@ -1,0 +1,137 @@
+//! Formats 3 and 4: tables of redb, in [blocks](super::blocks). Their rows are those of today.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use mydocker_core::{Plan, Snapshot, State};
+use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::Deserialize;
+
+use super::blocks::{Blocks, Corruption};
+use crate::store::StoreError;
+use crate::store::error::io;
+use crate::store::tables::row::{EndpointRow, NetworkRow, parse};
+use crate::store::tables::{Meta, Subject, contradiction, damaged, salvaged};
+
+const META: TableDefinition<'_, (), &[u8]> = TableDefinition::new("meta");
+const NETWORKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("networks");
+const ENDPOINTS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("endpoints");
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+/// The tables of one boot.
+#[derive(Debug)]
+pub(in crate::store) struct Older {
+    database: Database,
+    path: PathBuf,
+    /// What there is but for networks and endpoints.
+    rest: Snapshot,
+    ended: u64,
+}
+
+#[derive(Deserialize)]
+struct MetaRow {
+    /// The number of the last plan that ended.
+    ended: u64,
+    #[serde(flatten)]
+    meta: Meta,
+}
+
+impl Older {
+    /// Opens what is in a file about `subject`, which stays as it is.
+    pub(in crate::store) fn open(file: File, path: PathBuf, subject: &Subject) -> Result<Self> {
+        let blocks = Blocks::open(file).map_err(|error| failed(&path)(error.into()))?;
+        let database = Builder::new().create_with_backend(blocks);
+        let database = database.map_err(|error| failed(&path)(error.into()))?;
+        let read = database.begin_read();
+        let read = read.map_err(|error| failed(&path)(error.into()))?;
+        let table = read.open_table(META);
+        let table = table.map_err(|error| failed(&path)(error.into()))?;
+        let row = table.get(()).map_err(|error| failed(&path)(error.into()))?;
+        let row = row.ok_or_else(|| damaged(&path, 0, "it says nothing about itself"))?;
+        let MetaRow { ended, meta } = parse(&path, row.value())?;
+        let rest = meta.snapshot(subject.instance);
+        Ok(Self {
+            database,
+            path,
+            rest,
+            ended,
+        })
+    }
+
+    /// The number of the last plan that ended.
+    pub(in crate::store) fn ended(&self) -> u64 {
+        self.ended
+    }
+
+    pub(in crate::store) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Everything.
+    pub(in crate::store) fn whole(&self, pending: Option<Plan>) -> Result<State> {
+        let mut snapshot = Snapshot {
+            pending,
+            ..self.rest.clone()
+        };
+        self.rows(|row| {
+            match row? {
+                Row::Network(NetworkRow { record, .. }) => snapshot.networks.push(record),
+                Row::Endpoint(EndpointRow(endpoint)) => snapshot.endpoints.push(endpoint),
+            }
+            Ok(())
+        })?;
+        State::restore(snapshot).map_err(contradiction(&self.path))
+    }
+
+    /// As much of everything as can be read.
+    pub(in crate::store) fn salvage(&self) -> Option<State> {
+        let (mut networks, mut endpoints) = (Vec::new(), Vec::new());
+        let read = self.rows(|row| {
+            match row {
+                Ok(Row::Network(row)) => networks.push(row),
+                Ok(Row::Endpoint(row)) => endpoints.push(row),
+                Err(_) => {}
+            }
+            Ok(())
+        });
+        // What was read before the first table that can't be.
+        read.ok();
+        salvaged(self.rest.clone(), networks, endpoints)
+    }
+
+    fn rows(&self, mut visit: impl FnMut(Result<Row>) -> Result<()>) -> Result<()> {
+        let failed = failed(&self.path);
+        let read = self.database.begin_read().map_err(|e| failed(e.into()))?;
+        let networks = read.open_table(NETWORKS).map_err(|e| failed(e.into()))?;
+        for row in networks.iter().map_err(|e| failed(e.into()))? {
+            let row = row.map_err(|e| failed(e.into()));
+            visit(row.and_then(|(_, row)| parse(&self.path, row.value()).map(Row::Network)))?;
+        }
+        let endpoints = read.open_table(ENDPOINTS).map_err(|e| failed(e.into()))?;
+        for row in endpoints.iter().map_err(|e| failed(e.into()))? {
+            let row = row.map_err(|e| failed(e.into()));
+            visit(row.and_then(|(_, row)| parse(&self.path, row.value()).map(Row::Endpoint)))?;
+        }
+        Ok(())
+    }
+}
+
+enum Row {
+    Network(NetworkRow),
+    Endpoint(EndpointRow),
+}
+
+/// Turns the library's error into one of ours.
+fn failed(path: &Path) -> impl Fn(redb::Error) -> StoreError + '_ {
+    move |error| {
+        let redb::Error::Io(error) = error else {
+            return damaged(path, 0, error.to_string());
+        };
+        let corruption = error.get_ref().and_then(|inner| inner.downcast_ref());
+        match corruption {
+            Some(Corruption { offset, what }) => damaged(path, *offset, *what),
+            None => io("read", path)(error),
+        }
+    }
+}
