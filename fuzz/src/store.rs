@@ -23,18 +23,20 @@ use crate::request::Fold;
 /// | `4` | `state`, as it is |
 /// | `5` | places in a sound `state` where bytes are others: two bytes in turn, little-endian, and one |
 /// | `6` | `plan`, as it is |
+/// | `7` | as `5`, and all checksums are right |
 pub fn store(data: &[u8]) {
     let Some((kind, rest)) = data.split_first() else {
         return;
     };
-    match kind % 7 {
+    match kind % 8 {
         0 => records(rest),
         1 => files(rest),
         2 => definition(rest),
         3 => history(rest),
         4 => tables(rest),
         5 => flips(rest),
-        _ => plan(rest),
+        6 => plan(rest),
+        _ => made_up(rest),
     }
 }
 
@@ -71,26 +73,8 @@ fn tables(data: &[u8]) {
 }
 
 fn flips(data: &[u8]) {
-    /// A state, and the file that it is in.
-    static SOUND: LazyLock<(State, Vec<u8>)> = LazyLock::new(|| {
-        let mut state = State::new(Instance::DEFAULT);
-        let network = NetworkSpec::new("n".parse().expect("a name"));
-        let create = [Request::CreateNetwork(network)];
-        create.iter().for_each(|request| fold(&mut state, request));
-        let join = requests(&state).into_iter().take(1);
-        join.for_each(|request| fold(&mut state, &request));
-        let bytes = fuzzing::tables(&state).expect("it is written");
-        (state, bytes)
-    });
-    let (state, bytes) = &*SOUND;
-    let mut bytes = bytes.clone();
-    for flip in data.chunks_exact(3) {
-        let place = usize::from(u16::from_le_bytes([flip[0], flip[1]]));
-        if let Some(byte) = bytes.get_mut(place) {
-            *byte ^= flip[2];
-        }
-    }
-    match fuzzing::read_tables(Instance::DEFAULT, &bytes) {
+    let (state, sound) = &*SOUND;
+    match fuzzing::read_tables(Instance::DEFAULT, &flipped(sound, data)) {
         Ok(Some((read, salvaged))) => {
             assert_eq!(read, *state, "all or nothing");
             assert_eq!(salvaged.as_ref(), Some(state));
@@ -99,6 +83,42 @@ fn flips(data: &[u8]) {
         Ok(None) => {}
         Err(error) => assert!(!error.is_empty()),
     }
+}
+
+fn made_up(data: &[u8]) {
+    let mut bytes = flipped(&SOUND.1, data);
+    fuzzing::seal(&mut bytes);
+    tables(&bytes);
+}
+
+/// A state, and the file that it is in.
+static SOUND: LazyLock<(State, Vec<u8>)> = LazyLock::new(|| {
+    let mut state = State::new(Instance::DEFAULT);
+    let network = NetworkSpec::new("n".parse().expect("a name"));
+    let create = [Request::CreateNetwork(network)];
+    create.iter().for_each(|request| fold(&mut state, request));
+    // As many as make more than one page of rows.
+    for number in 0..20 {
+        let netns = format!("/run/netns/c{number}").parse().expect("a path");
+        let container = format!("c{number}").parse().expect("a name");
+        let spec = AttachSpec::new("n".parse().expect("a name"), container, netns);
+        fold(&mut state, &Request::Attach(spec));
+    }
+    let join = requests(&state).into_iter().take(1);
+    join.for_each(|request| fold(&mut state, &request));
+    let bytes = fuzzing::tables(&state).expect("it is written");
+    (state, bytes)
+});
+
+fn flipped(sound: &[u8], data: &[u8]) -> Vec<u8> {
+    let mut bytes = sound.to_vec();
+    for flip in data.chunks_exact(3) {
+        let place = usize::from(u16::from_le_bytes([flip[0], flip[1]]));
+        if let Some(byte) = bytes.get_mut(place) {
+            *byte ^= flip[2];
+        }
+    }
+    bytes
 }
 
 /// Carries a request out in a world where everything succeeds.
