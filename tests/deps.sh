@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the Debian packages that demo and tests need, and those of others that are named, or says exactly
-# what is missing: deps.sh [netavark|cni]...
+# what is missing: deps.sh [netavark|cni]...; deps.sh build: only those that building needs.
 set -eu
 
 missing=
@@ -12,19 +12,21 @@ need() { # COMMAND PACKAGE
 PATH=$PATH:/usr/sbin:/sbin
 need cargo "cargo (https://rustup.rs)"
 need cc gcc
-need c++ g++ # for libFuzzer
-need ip iproute2
-need nft nftables
-need conntrack conntrack
-need iptables-nft iptables
-need iptables-legacy iptables
-need busybox busybox-static
-need sysctl procps
-need nsenter util-linux
-need strace strace
-need runc runc # beside the embedded runtime
 # A library has no command to look for.
 echo | cc -E -include seccomp.h - >/dev/null 2>&1 || missing="$missing libseccomp-dev"
+if [ "${1-}" != build ]; then
+	need c++ g++ # for libFuzzer
+	need ip iproute2
+	need nft nftables
+	need conntrack conntrack
+	need iptables-nft iptables
+	need iptables-legacy iptables
+	need busybox busybox-static
+	need sysctl procps
+	need nsenter util-linux
+	need strace strace
+	need runc runc # beside the embedded runtime
+fi
 for other in "$@"; do
 	case $other in
 	netavark) [ -e "${NETAVARK:-/usr/lib/podman/netavark}" ] || missing="$missing netavark" ;;
