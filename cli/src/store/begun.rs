@@ -2,7 +2,7 @@
 //! place: that costs a tenth of a commit, and no room that was not there before.
 
 use std::fs::File;
-use std::io::{Error, ErrorKind, Read, Result};
+use std::io::{Error, ErrorKind, Read, Result, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
@@ -15,6 +15,8 @@ use super::error::{RUN_REMEDY, io};
 use super::record::{Found, HEAD_BYTES, decode, encode, payload_bytes};
 
 pub(super) const NAME: &str = "plan";
+/// As long as the plan of an attach is at most, but for many ports.
+const AT_ONCE_BYTES: usize = 4096;
 
 /// A plan, and which one it is of those that were begun since the tables were made.
 #[derive(Debug)]
@@ -62,10 +64,19 @@ pub(super) fn read(dir: &Dir) -> std::result::Result<Last, StoreError> {
 
 /// The record. Behind it may be what is left of a longer one: the file stays as long as the longest ever.
 fn read_from(file: &File) -> Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(HEAD_BYTES);
-    file.take(HEAD_BYTES as u64).read_to_end(&mut bytes)?;
-    if let Some(length) = bytes.first_chunk().and_then(payload_bytes) {
-        file.take(length.into()).read_to_end(&mut bytes)?;
+    let mut bytes = vec![0; AT_ONCE_BYTES];
+    let read = file.read_at(&mut bytes, 0)?;
+    bytes.truncate(read);
+    let Some(length) = bytes.first_chunk().and_then(payload_bytes) else {
+        return Ok(bytes);
+    };
+    let (at, end) = (bytes.len() as u64, HEAD_BYTES as u64 + u64::from(length));
+    if at < end {
+        let mut rest = file;
+        rest.seek(SeekFrom::Start(at))?;
+        rest.take(end - at).read_to_end(&mut bytes)?;
+    } else {
+        bytes.truncate(end as usize);
     }
     Ok(bytes)
 }
