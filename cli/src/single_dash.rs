@@ -176,7 +176,7 @@ mod tests {
             .map(OsString::from),
         ))
         .unwrap();
-        let Command::Run(run) = cli.command else {
+        let Command::Run(run) = cli.command.0 else {
             panic!("{cli:?}")
         };
         assert_eq!(run.command, ["sh", "-c", "x", "--dry-run"]);

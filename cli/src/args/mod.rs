@@ -25,7 +25,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use mydocker::container::variables;
 use mydocker_core::{Mac, PortSpec, PortSpecError};
 
-use crate::lazy::Lazy;
+use crate::lazy::{self, Lazy};
 use crate::single_dash::double_dashes;
 
 /// Container networks that show what they will do before they do it.
@@ -45,7 +45,7 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_enum, default_value_t = Backend::Netlink, help_heading = GLOBAL)]
     pub(crate) executor: Backend,
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: Lazy<Command>,
 }
 
 /// As the library prints it.
@@ -80,7 +80,7 @@ pub(crate) enum Backend {
 pub(crate) enum Command {
     /// Networks and the containers on them
     #[command(subcommand, alias = "net")]
-    Network(NetworkCommand),
+    Network(Lazy<NetworkCommand>),
     /// Run a command in a new container
     Run(Lazy<Box<Run>>),
     /// List containers
@@ -93,7 +93,7 @@ pub(crate) enum Command {
     Logs(Lazy<Logs>),
     /// Images that containers are made from
     #[command(subcommand)]
-    Image(ImageCommand),
+    Image(Lazy<ImageCommand>),
     /// Make an image of what a container wrote; one that runs is not paused
     Commit(Lazy<Commit>),
     /// Run another command in a container that runs
@@ -211,7 +211,7 @@ pub(crate) fn version() -> Option<&'static str> {
 impl Cli {
     /// Reads the command line, single-dash long flags included.
     pub(crate) fn read() -> Self {
-        Self::parse_from(double_dashes(std::env::args_os()))
+        lazy::read(double_dashes(std::env::args_os())).unwrap_or_else(|error| error.exit())
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) enum NetworkCommand {
     Disconnect(Lazy<Disconnect>),
     /// Published ports of a container that runs
     #[command(subcommand)]
-    Port(PortCommand),
+    Port(Lazy<PortCommand>),
     /// Show what was done last: what, when, by whom, how it ended and how long it took
     Log(Lazy<Log>),
     /// List which addresses and ports are taken, and by whom

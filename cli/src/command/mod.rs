@@ -46,13 +46,13 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         },
         backend: cli.executor,
     };
-    match cli.command {
-        Command::Network(command) => network::run(&app, command).map(|()| ExitCode::SUCCESS),
+    match cli.command.0 {
+        Command::Network(command) => network::run(&app, command.0).map(|()| ExitCode::SUCCESS),
         Command::Run(run) => run::run(&app, *run.0),
         Command::Ps(ps) => ps::ps(&app, &ps).map(|()| ExitCode::SUCCESS),
         Command::Stop(stop) => container::stop(&app, &stop).map(|()| ExitCode::SUCCESS),
         Command::Rm(rm) => container::rm(&app, &rm).map(|()| ExitCode::SUCCESS),
-        Command::Image(command) => image::run(&app, command).map(|()| ExitCode::SUCCESS),
+        Command::Image(command) => image::run(&app, command.0).map(|()| ExitCode::SUCCESS),
         Command::Commit(commit) => commit::commit(&app, &commit).map(|()| ExitCode::SUCCESS),
         Command::Logs(logs) => logs::logs(&app, &logs).map(|()| ExitCode::SUCCESS),
         Command::Exec(exec) => exec::exec(&app, exec.0),

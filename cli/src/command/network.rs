@@ -24,7 +24,7 @@ pub(super) fn run(app: &App, command: NetworkCommand) -> Result<(), Failure> {
         NetworkCommand::Remove(remove) => self::remove(app, remove.0),
         NetworkCommand::Connect(connect) => self::connect(app, *connect.0),
         NetworkCommand::Disconnect(disconnect) => self::disconnect(app, disconnect.0),
-        NetworkCommand::Port(port) => super::port::run(app, port),
+        NetworkCommand::Port(port) => super::port::run(app, port.0),
         NetworkCommand::Log(log) => upkeep::log(app, &log),
         NetworkCommand::Df(df) => upkeep::df(app, &df),
         NetworkCommand::Prune(prune) => upkeep::prune(app, &prune),
