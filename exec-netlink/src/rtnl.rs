@@ -10,15 +10,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use mydocker_core::OpError;
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::{Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::Socket;
 use netlink_sys::constants::NETLINK_ROUTE;
 
 use crate::errno;
-use crate::netlink::{NLMSG_DONE, NLMSG_ERROR, RECEIVE_BYTES, messages, receive, send, verdict};
+use crate::netlink::{
+    HEADER_BYTES, NLMSG_DONE, NLMSG_ERROR, RECEIVE_BYTES, messages, receive, send, verdict,
+};
 
 /// Messages of one datagram: their answers must all fit the receive queue, whose default
 /// (`net.core.rmem_default`, 212,992 bytes) takes some 200 of them.
@@ -54,15 +54,17 @@ impl Request {
     }
 
     fn write(&self, sequence: u32, flags: u16, out: &mut Vec<u8>) {
+        // Not as a `NetlinkMessage`, which would have to be given a message of its own.
+        let (start, length) = (out.len(), HEADER_BYTES + self.message.buffer_len());
+        out.resize(start + length.next_multiple_of(4), 0);
+        let (head, body) = out[start..start + length].split_at_mut(HEADER_BYTES);
         let mut header = NetlinkHeader::default();
+        header.length = length as u32;
+        header.message_type = self.message.message_type();
         header.flags = NLM_F_REQUEST | self.flags | flags;
         header.sequence_number = sequence;
-        let payload = NetlinkPayload::from(self.message.clone());
-        let mut message = NetlinkMessage::new(header, payload);
-        message.finalize();
-        let start = out.len();
-        out.resize(start + message.buffer_len().next_multiple_of(4), 0);
-        message.serialize(&mut out[start..]);
+        header.emit(head);
+        self.message.emit(body);
     }
 }
 
