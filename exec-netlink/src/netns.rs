@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::statfs::{FsType, fstatfs};
+use nix::sys::statfs::{FsType, fstatfs, statfs};
 
 /// The file system whose files are namespaces (`NSFS_MAGIC`, linux/magic.h).
 const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
@@ -72,13 +72,13 @@ pub fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Whether there is no such file, or one that is no namespace any more. Who may not look can't tell,
-/// and is told that it is there.
+/// and is told that it is there. One call, since a command asks this of several.
 #[must_use]
 pub fn is_gone(path: &Path) -> bool {
-    let missing = [Errno::ENOENT, Errno::ENOTDIR, Errno::EINVAL, Errno::ESRCH];
-    let errno = |error: io::Error| error.raw_os_error().map(Errno::from_raw);
-    let error = open(path).err().and_then(errno);
-    error.is_some_and(|errno| missing.contains(&errno))
+    match statfs(path) {
+        Ok(system) => system.filesystem_type() != NSFS_MAGIC,
+        Err(errno) => [Errno::ENOENT, Errno::ENOTDIR, Errno::ESRCH].contains(&errno),
+    }
 }
 
 /// Makes a namespace and binds it to `path`, with the directories above. `EEXIST` if there is such
@@ -203,7 +203,7 @@ mod tests {
             }
             other => other.unwrap(),
         }
-        assert!(is_netns(&path).unwrap());
+        assert!(is_netns(&path).unwrap() && !is_gone(&path));
         assert_eq!(
             create(&path).unwrap_err().kind(),
             io::ErrorKind::AlreadyExists
@@ -227,7 +227,7 @@ mod tests {
         remove(&path).unwrap();
         assert!(!path.exists());
         remove(&path).unwrap();
-        assert!(!is_netns(&path).unwrap());
+        assert!(!is_netns(&path).unwrap() && is_gone(&path));
         create(&path).unwrap();
         remove(&path).unwrap();
     }
@@ -248,6 +248,7 @@ mod tests {
             &dir.path().join("absent"),
         ] {
             assert!(!is_netns(path).unwrap(), "{}", path.display());
+            assert!(is_gone(path), "{}", path.display());
             assert!(run_in(path, || ()).is_err());
         }
         if !nix::unistd::geteuid().is_root() {
@@ -260,5 +261,6 @@ mod tests {
         assert!(!is_netns(Path::new("/proc/self/ns/mnt")).unwrap());
         assert!(is_netns(Path::new("/proc/self/ns/net")).unwrap());
         assert!(is_netns(&dir.path().join("link")).unwrap());
+        assert!(!is_gone(&dir.path().join("link")));
     }
 }
