@@ -1,4 +1,6 @@
 //! The `mydocker` command.
+// Elsewhere, and for tests, the standard library's start is the one that is there.
+#![cfg_attr(all(target_env = "gnu", not(test)), no_main)]
 
 mod args;
 mod attachment;
@@ -10,35 +12,36 @@ mod lazy;
 mod report;
 mod signal;
 mod single_dash;
+#[cfg(all(target_env = "gnu", not(test)))]
+mod start;
 mod time;
-
-use std::process::ExitCode;
 
 use command::completion::Question;
 use command::man;
 use failure::Failure;
 
-fn main() -> ExitCode {
+#[cfg(not(all(target_env = "gnu", not(test))))]
+fn main() -> std::process::ExitCode {
+    run().into()
+}
+
+/// Does what the command line says. What to exit with.
+fn run() -> u8 {
     // A supervisor is this program again, and must fork before anything starts a thread.
     if let Some(code) = mydocker::container::reexec(&attachment::make) {
         return code;
     }
     let done = if let Some(version) = args::version() {
-        report::line(version)
-            .map(|()| ExitCode::SUCCESS)
-            .map_err(Failure::from)
+        report::line(version).map(|()| 0).map_err(Failure::from)
     } else if let Some(question) = Question::read() {
-        question.answer().map(|()| ExitCode::SUCCESS)
+        question.answer().map(|()| 0)
     } else if let Some(words) = man::wanted() {
-        man::write(words).map(|()| ExitCode::SUCCESS)
+        man::write(words).map(|()| 0)
     } else {
         command::run(args::Cli::read())
     };
-    match done {
-        Ok(code) => code,
-        Err(failure) => {
-            failure.report();
-            ExitCode::from(failure.code)
-        }
-    }
+    done.unwrap_or_else(|failure| {
+        failure.report();
+        failure.code
+    })
 }

@@ -94,7 +94,7 @@ const TESTS: [(&str, Test); 10] = [
 
 fn main() -> ExitCode {
     if let Some(code) = reexec(&network) {
-        return code;
+        return code.into();
     }
     let mut args = Arguments::from_args();
     // Each waits for processes most of the time; told otherwise, they do not mind each other.

@@ -1,7 +1,5 @@
 //! `mydocker exec`
 
-use std::process::ExitCode;
-
 use mydocker::container::{self, Executed, Failure as StartFailure};
 
 use super::App;
@@ -9,7 +7,7 @@ use super::container::tidy;
 use crate::args::Exec;
 use crate::failure::Failure;
 
-pub(super) fn exec(app: &App, exec: Exec) -> Result<ExitCode, Failure> {
+pub(super) fn exec(app: &App, exec: Exec) -> Result<u8, Failure> {
     app.needs_a_kernel()?;
     let containers = app.containers()?;
     tidy(&containers)?;
@@ -24,8 +22,8 @@ pub(super) fn exec(app: &App, exec: Exec) -> Result<ExitCode, Failure> {
         detached: exec.detach,
     };
     match container::exec(&containers, &id, &exec) {
-        Ok(Executed::Detached) => Ok(ExitCode::SUCCESS),
-        Ok(Executed::Finished(code)) => Ok(ExitCode::from(code)),
+        Ok(Executed::Detached) => Ok(0),
+        Ok(Executed::Finished(code)) => Ok(code),
         Err(error) => {
             let failure = error.downcast_ref::<StartFailure>();
             let code = failure.map(|failure| failure.exit_code);

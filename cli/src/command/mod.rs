@@ -19,7 +19,6 @@ mod stats;
 mod upkeep;
 
 use std::collections::BTreeSet;
-use std::process::ExitCode;
 
 use mydocker::engine::{Done, Engine, EngineError, View};
 use mydocker::store::{Event, Roots, Store};
@@ -38,7 +37,7 @@ pub(crate) struct App {
 }
 
 /// Does what the command line says.
-pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
+pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
     let app = App {
         roots: Roots {
             root: cli.root,
@@ -47,26 +46,24 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         backend: cli.executor,
     };
     match cli.command.0 {
-        Command::Network(command) => network::run(&app, command.0).map(|()| ExitCode::SUCCESS),
+        Command::Network(command) => network::run(&app, command.0).map(|()| 0),
         Command::Run(run) => run::run(&app, *run.0),
-        Command::Ps(ps) => ps::ps(&app, &ps).map(|()| ExitCode::SUCCESS),
-        Command::Stop(stop) => container::stop(&app, &stop).map(|()| ExitCode::SUCCESS),
-        Command::Rm(rm) => container::rm(&app, &rm).map(|()| ExitCode::SUCCESS),
-        Command::Image(command) => image::run(&app, command.0).map(|()| ExitCode::SUCCESS),
-        Command::Commit(commit) => commit::commit(&app, &commit).map(|()| ExitCode::SUCCESS),
-        Command::Logs(logs) => logs::logs(&app, &logs).map(|()| ExitCode::SUCCESS),
+        Command::Ps(ps) => ps::ps(&app, &ps).map(|()| 0),
+        Command::Stop(stop) => container::stop(&app, &stop).map(|()| 0),
+        Command::Rm(rm) => container::rm(&app, &rm).map(|()| 0),
+        Command::Image(command) => image::run(&app, command.0).map(|()| 0),
+        Command::Commit(commit) => commit::commit(&app, &commit).map(|()| 0),
+        Command::Logs(logs) => logs::logs(&app, &logs).map(|()| 0),
         Command::Exec(exec) => exec::exec(&app, exec.0),
         Command::Start(start) => start::start(&app, &start),
-        Command::Restart(args) => container::restart(&app, &args).map(|()| ExitCode::SUCCESS),
-        Command::Kill(kill) => container::kill(&app, &kill).map(|()| ExitCode::SUCCESS),
-        Command::Wait(wait) => container::wait(&app, &wait).map(|()| ExitCode::SUCCESS),
-        Command::Rename(args) => container::rename(&app, &args).map(|()| ExitCode::SUCCESS),
-        Command::Port(args) => inspect::port(&app, &args).map(|()| ExitCode::SUCCESS),
-        Command::Inspect(args) => inspect::inspect(&app, &args).map(|()| ExitCode::SUCCESS),
-        Command::Stats(stats) => stats::stats(&app, &stats).map(|()| ExitCode::SUCCESS),
-        Command::Completion(completion) => {
-            completion::script(completion.shell).map(|()| ExitCode::SUCCESS)
-        }
+        Command::Restart(args) => container::restart(&app, &args).map(|()| 0),
+        Command::Kill(kill) => container::kill(&app, &kill).map(|()| 0),
+        Command::Wait(wait) => container::wait(&app, &wait).map(|()| 0),
+        Command::Rename(args) => container::rename(&app, &args).map(|()| 0),
+        Command::Port(args) => inspect::port(&app, &args).map(|()| 0),
+        Command::Inspect(args) => inspect::inspect(&app, &args).map(|()| 0),
+        Command::Stats(stats) => stats::stats(&app, &stats).map(|()| 0),
+        Command::Completion(completion) => completion::script(completion.shell).map(|()| 0),
     }
 }
 

@@ -1,7 +1,6 @@
 //! `mydocker run`
 
 use std::fmt::Display;
-use std::process::ExitCode;
 
 use anyhow::anyhow;
 use mydocker::container::{
@@ -25,7 +24,7 @@ const ALIASES_MAX: usize = 256;
 /// How a word begins that names a container instead of a network.
 const OTHER: &str = "container:";
 
-pub(super) fn run(app: &App, mut run: Run) -> Result<ExitCode, Failure> {
+pub(super) fn run(app: &App, mut run: Run) -> Result<u8, Failure> {
     let dry_run = run.dry_run.dry_run;
     let (mode, joining) = networks(app, &run)?;
     if let NetworkMode::Container(other) = &mode {
@@ -33,7 +32,7 @@ pub(super) fn run(app: &App, mut run: Run) -> Result<ExitCode, Failure> {
     }
     let spec = spec_of(run, mode, &joining).map_err(|error| Failure::from(error).with_code(2))?;
     if let Some(format) = dry_run {
-        return plan(app, &spec, joining, format).map(|()| ExitCode::SUCCESS);
+        return plan(app, &spec, joining, format).map(|()| 0);
     }
     app.needs_a_kernel()?;
     let containers = app.containers()?;
@@ -47,14 +46,14 @@ pub(super) fn run(app: &App, mut run: Run) -> Result<ExitCode, Failure> {
 }
 
 /// What a command exits with that has shown a container, or started one in the background.
-pub(super) fn exit_code(started: &Started) -> ExitCode {
+pub(super) fn exit_code(started: &Started) -> u8 {
     match started {
-        Started::Detached(_) => ExitCode::SUCCESS,
+        Started::Detached(_) => 0,
         Started::Finished {
             exit_code, trouble, ..
         } => {
             trouble.iter().for_each(warn);
-            ExitCode::from(*exit_code)
+            *exit_code
         }
     }
 }

@@ -1,7 +1,5 @@
 //! `mydocker start`
 
-use std::process::ExitCode;
-
 use mydocker::container::{self, Attach};
 
 use super::App;
@@ -13,7 +11,7 @@ use crate::attachment;
 use crate::failure::{Failure, told};
 use crate::report;
 
-pub(super) fn start(app: &App, start: &Start) -> Result<ExitCode, Failure> {
+pub(super) fn start(app: &App, start: &Start) -> Result<u8, Failure> {
     let attach = Attach {
         output: start.attach || start.interactive,
         input: start.interactive,
@@ -25,7 +23,7 @@ pub(super) fn start(app: &App, start: &Start) -> Result<ExitCode, Failure> {
     app.needs_a_kernel()?;
     let containers = app.containers()?;
     tidy(&containers)?;
-    let mut code = ExitCode::SUCCESS;
+    let mut code = 0;
     each(&start.container, |text| {
         let id = containers.find(text)?.id;
         let started = container::start(&containers, &id, attach, &attachment::make)

@@ -1,6 +1,6 @@
 //! The process that watches over one container: this program, executed again.
 
-use std::{env, os::fd::OwnedFd, path::PathBuf, process::ExitCode};
+use std::{env, os::fd::OwnedFd, path::PathBuf};
 
 use anyhow::{Context, bail};
 use rustix::process::setsid;
@@ -32,7 +32,7 @@ pub(crate) const PASSED_ON: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR
 
 /// Call this first thing in `main`, before any thread is started: does the work of a hidden subcommand
 /// if the arguments name one, and answers what to exit with.
-pub fn reexec(make_network: &NetworkFactory<'_>) -> Option<ExitCode> {
+pub fn reexec(make_network: &NetworkFactory<'_>) -> Option<u8> {
     let mut args = env::args_os().skip(1);
     let work = args.next()?;
     if work != SUPERVISE && work != EXECUTE {
@@ -53,11 +53,7 @@ pub fn reexec(make_network: &NetworkFactory<'_>) -> Option<ExitCode> {
         }
     };
     // Whatever could be said was said over the control line.
-    Some(if worked().is_ok() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Some(u8::from(worked().is_err()))
 }
 
 fn supervise(
