@@ -29,11 +29,26 @@ impl Instance {
         Self(1 + (hash % 0xff_ffff) as u32)
     }
 
-    /// `IFLA_GROUP` of every link of ours: `m` and the instance. The kernel keeps it when a link
-    /// moves between namespaces, so it is the mark of ownership.
+    /// `IFLA_GROUP` of every bridge of ours, and of nothing else in its namespace: `m` and the
+    /// instance. The ruleset goes by it.
     #[must_use]
-    pub fn link_group(self) -> u32 {
+    pub fn bridge_group(self) -> u32 {
         0x6d00_0000 | self.0
+    }
+
+    /// `IFLA_GROUP` of both ends of every cable of ours: `c` and the instance. A container that runs
+    /// a mydocker of its own, of the same instance, has its uplink in this group, so it is not that
+    /// of bridges.
+    #[must_use]
+    pub fn cable_group(self) -> u32 {
+        0x6300_0000 | self.0
+    }
+
+    /// Whether a link of that group is ours. The kernel keeps it when a link moves between
+    /// namespaces, so it is the mark of ownership. Cables had the group of bridges once.
+    #[must_use]
+    pub fn owns(self, group: u32) -> bool {
+        [self.bridge_group(), self.cable_group()].contains(&group)
     }
 
     /// `IFLA_GROUP` of links of ours that are about to be removed all at once: `l` and the instance.
@@ -85,7 +100,9 @@ mod tests {
         let (a, b) = (Instance::DEFAULT, Instance::of_run_root("/tmp/run"));
         assert_eq!(a.table(), "mydocker");
         assert_ne!(a.table(), b.table());
-        assert_ne!(a.link_group(), b.link_group());
+        for group in [a.bridge_group(), a.cable_group()] {
+            assert!(a.owns(group) && !b.owns(group) && group != a.leaving_group());
+        }
         assert_ne!(a.hash(&["x"]), b.hash(&["x"]));
         assert_ne!(a.hash(&["ab", "c"]), a.hash(&["a", "bc"]));
     }

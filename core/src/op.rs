@@ -192,7 +192,7 @@ fn fmt_add(object: &Object, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // `ip` takes no group for a device that is yet to be made, as netlink does.
         Object::Bridge(bridge) => {
             let (name, mac, mtu) = (bridge.name, bridge.mac, bridge.mtu_bytes);
-            let group = bridge.instance.link_group();
+            let group = bridge.instance.bridge_group();
             write!(
                 f,
                 "ip link add name {name} address {mac} mtu {mtu} type bridge; "
@@ -201,7 +201,7 @@ fn fmt_add(object: &Object, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         }
         Object::Veth(veth) => {
             let (name, peer, mtu) = (veth.name, veth.peer(), veth.mtu_bytes);
-            let group = veth.instance.link_group();
+            let group = veth.instance.cable_group();
             let end = format!("mtu {mtu} numtxqueues 1 numrxqueues 1");
             write!(
                 f,

@@ -24,7 +24,7 @@ pub fn datagram(bytes: &[u8]) {
 fn links(messages: &[Message<'_>]) {
     let payloads = || messages.iter().map(|message| message.payload);
     let look = || Look {
-        group: Instance::DEFAULT.link_group(),
+        instance: Instance::DEFAULT,
         all: payloads().filter_map(link::Seen::decode).collect(),
         addresses: payloads().filter_map(address::Seen::decode).collect(),
         routes: payloads().filter_map(route::Seen::decode).collect(),

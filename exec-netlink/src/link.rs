@@ -35,7 +35,7 @@ pub(crate) fn bridge(bridge: &Bridge) -> Request {
     // `LinkBridge::new` would raise it, too.
     let link = LinkMessageBuilder::<LinkBridge>::new(bridge.name.as_str())
         .address(bridge.mac.octets().to_vec())
-        .link_group(bridge.instance.link_group());
+        .link_group(bridge.instance.bridge_group());
     create(link)
 }
 
@@ -62,7 +62,7 @@ pub(crate) fn veth(veth: &Veth, moved: Option<(&Move, BorrowedFd<'_>)>) -> Reque
 /// What both ends of a cable have.
 fn end_of<T>(veth: &Veth, end: LinkMessageBuilder<T>) -> LinkMessageBuilder<T> {
     end.mtu(veth.mtu_bytes)
-        .link_group(veth.instance.link_group())
+        .link_group(veth.instance.cable_group())
         .append_extra_attribute(LinkAttribute::NumTxQueues(1))
         .append_extra_attribute(LinkAttribute::NumRxQueues(1))
 }

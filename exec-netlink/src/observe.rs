@@ -20,7 +20,6 @@ pub(crate) fn links(
     instance: Instance,
     wanted: &Footprint,
 ) -> Result<Footprint, OpError> {
-    let group = instance.link_group();
     // Settings carry no mark, and an interface has a hundred of them: those that nobody wants are
     // never taken back, so nobody needs to know them.
     let mut spaces: BTreeMap<&Ns, Vec<&LinkSysctl>> = BTreeMap::from([(&Ns::Host, Vec::new())]);
@@ -31,9 +30,9 @@ pub(crate) fn links(
         }
     }
     let settings = spaces.remove(&Ns::Host).unwrap_or_default();
-    let host = home.inside(|| Look::at(socket, group, &settings))??;
+    let host = home.inside(|| Look::at(socket, instance, &settings))??;
     let links = host.by_index();
-    let mut all = host.of_host(&links, instance);
+    let mut all = host.of_host(&links);
     let mut visited = BTreeSet::new();
     for (ns, settings) in spaces {
         let file = match home::open(ns) {
@@ -43,7 +42,7 @@ pub(crate) fn links(
         };
         let looked = netns::run_in_fd(file.as_fd(), || {
             let mut socket = RouteSocket::open().map_err(|e| errno::of_io("rtnetlink", &e))?;
-            Look::at(&mut socket, group, &settings)
+            Look::at(&mut socket, instance, &settings)
         });
         let mut inside = looked.map_err(|e| errno::of_io("container's namespace", &e))??;
         inside.moved_from(&links, ns, wanted, &mut all);
@@ -140,7 +139,7 @@ fn loosen(
 
 /// What one namespace holds.
 pub(crate) struct Look {
-    pub(crate) group: u32,
+    pub(crate) instance: Instance,
     pub(crate) all: Vec<Seen>,
     pub(crate) addresses: Vec<address::Seen>,
     pub(crate) routes: Vec<route::Seen>,
@@ -149,9 +148,13 @@ pub(crate) struct Look {
 
 impl Look {
     /// Looks around in the namespace of the calling thread and the socket, and reads `settings`.
-    fn at(socket: &mut RouteSocket, group: u32, settings: &[&LinkSysctl]) -> Result<Self, OpError> {
+    fn at(
+        socket: &mut RouteSocket,
+        instance: Instance,
+        settings: &[&LinkSysctl],
+    ) -> Result<Self, OpError> {
         let mut look = Self {
-            group,
+            instance,
             all: socket.dump(&link::list(), Seen::decode)?,
             addresses: socket.dump(&address::list(), address::Seen::decode)?,
             routes: socket.dump(&route::list(), route::Seen::decode)?,
@@ -170,17 +173,18 @@ impl Look {
     }
 
     /// What there is of ours, where this is the host.
-    fn of_host(&self, links: &BTreeMap<u32, &Seen>, instance: Instance) -> Footprint {
+    fn of_host(&self, links: &BTreeMap<u32, &Seen>) -> Footprint {
         let mut all = Footprint::new();
         self.stands_on_links(&Ns::Host, &mut all);
         for link in self.ours() {
-            host_link(link, links, instance, &mut all);
+            host_link(link, links, self.instance, &mut all);
         }
         all
     }
 
     fn ours(&self) -> impl Iterator<Item = &Seen> {
-        self.all.iter().filter(|link| link.group == self.group)
+        let ours = |link: &&Seen| self.instance.owns(link.group);
+        self.all.iter().filter(ours)
     }
 
     fn our_link(&self, index: u32, ns: &Ns) -> Option<Link> {
@@ -217,7 +221,7 @@ impl Look {
             };
             let loopback = inside && name == LinkName::LOOPBACK;
             // That the near end of a cable is up is part of its being plugged in.
-            let ours = seen.group == self.group && (inside || seen.kind == "bridge");
+            let ours = self.instance.owns(seen.group) && (inside || seen.kind == "bridge");
             if loopback || ours {
                 let link = Link {
                     ns: ns.clone(),
@@ -237,12 +241,12 @@ impl Look {
         wanted: &Footprint,
         all: &mut Footprint,
     ) {
-        let group = self.group;
+        let instance = self.instance;
         let is_wanted = |link: &Link| {
             let mut objects = wanted.iter();
             objects.any(|object| matches!(object, Object::Move(moved) if moved.to == *link))
         };
-        for seen in self.all.iter_mut().filter(|link| link.group == group) {
+        for seen in self.all.iter_mut().filter(|link| instance.owns(link.group)) {
             let Some(name) = seen.link_name() else {
                 continue;
             };
@@ -254,7 +258,7 @@ impl Look {
             // Indices repeat between namespaces: each end must name the other.
             let near = near.filter(|near| {
                 let away = seen.peer_is_away && near.peer_is_away;
-                away && near.group == group && near.peer == Some(seen.index)
+                away && instance.owns(near.group) && near.peer == Some(seen.index)
             });
             match (near.and_then(|near| near.link_name()), seen.mac) {
                 (Some(host), Some(mac)) => drop(all.insert(Object::Move(Move { host, to, mac }))),
@@ -268,7 +272,7 @@ impl Look {
 /// What a look comes to, as the host's and as a container's of that host.
 pub(crate) fn fuzz(host: &Look, inside: &mut Look) -> Footprint {
     let links = host.by_index();
-    let mut all = host.of_host(&links, Instance::DEFAULT);
+    let mut all = host.of_host(&links);
     if let Ok(netns) = "/run/netns/fuzz".parse() {
         let ns = Ns::Sandbox(netns);
         inside.moved_from(&links, &ns, &Footprint::new(), &mut all);

@@ -447,8 +447,8 @@ impl Space<'_> {
     /// Whether it has our mark, be it that of a link which was to be removed when somebody died.
     fn is_ours(&self, name: LinkName, seen: &Seen) -> bool {
         let instance = self.instance;
-        let marks = [instance.link_group(), instance.leaving_group()];
-        marks.contains(&seen.group) && seen.name == name.as_str()
+        let is_marked = instance.owns(seen.group) || seen.group == instance.leaving_group();
+        is_marked && seen.name == name.as_str()
     }
 
     fn link(&self, name: LinkName) -> Link {

@@ -197,11 +197,13 @@ fn drift_is_repaired() {
             "ip addr add 10.99.0.1/24 dev web",
             "ip link set web mtu 1400",
             "ip link del web",
-            // Every link of ours, both cables at once.
-            "ip link del group 1828716544",
+            // Every link of ours: the bridge, and both cables at once.
+            "ip link del group 1828716544\nip link del group 1660944384",
         ];
         for command in host {
-            run(command);
+            for line in command.lines() {
+                run(line);
+            }
             world.repair();
             assert_eq!(
                 dial("10.66.0.2:80").as_deref(),

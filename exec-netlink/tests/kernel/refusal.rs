@@ -156,8 +156,9 @@ fn what_landed_behind_a_failure_and_stays_is_told() {
         for (name, netns) in ["a", "b"].into_iter().zip(&sandboxes) {
             world.attach(attach_spec("web", name, netns));
         }
-        // Bridge and cables. Both cables share a datagram, each with its far end where it goes.
-        run("ip link del group 1828716544");
+        // Both cables share a datagram, each with its far end where it goes.
+        run("ip link del group 1828716544"); // bridges
+        run("ip link del group 1660944384"); // cables
         let ops = world.drift();
         let split = ops.iter().position(|op| op.name() == "AddVeth").unwrap();
         let (first, rest) = ops.split_at(split);
