@@ -29,11 +29,17 @@ impl Instance {
         Self(1 + (hash % 0xff_ffff) as u32)
     }
 
-    /// `IFLA_GROUP` of every bridge of ours, and of nothing else in its namespace: `m` and the
-    /// instance. The ruleset goes by it.
+    /// `IFLA_GROUP` of every bridge of ours but those of internal networks, and of nothing else in its
+    /// namespace: `m` and the instance. The ruleset goes by it.
     #[must_use]
     pub fn bridge_group(self) -> u32 {
         0x6d00_0000 | self.0
+    }
+
+    /// `IFLA_GROUP` of every bridge of an internal network: `i` and the instance.
+    #[must_use]
+    pub fn internal_group(self) -> u32 {
+        0x6900_0000 | self.0
     }
 
     /// `IFLA_GROUP` of both ends of every cable of ours: `c` and the instance. A container that runs
@@ -45,10 +51,15 @@ impl Instance {
     }
 
     /// Whether a link of that group is ours. The kernel keeps it when a link moves between
-    /// namespaces, so it is the mark of ownership. Cables had the group of bridges once.
+    /// namespaces, so it is the mark of ownership. All of them had the group of bridges once.
     #[must_use]
     pub fn owns(self, group: u32) -> bool {
-        [self.bridge_group(), self.cable_group()].contains(&group)
+        let ours = [
+            self.bridge_group(),
+            self.internal_group(),
+            self.cable_group(),
+        ];
+        ours.contains(&group)
     }
 
     /// `IFLA_GROUP` of links of ours that are about to be removed all at once: `l` and the instance.
@@ -100,7 +111,7 @@ mod tests {
         let (a, b) = (Instance::DEFAULT, Instance::of_run_root("/tmp/run"));
         assert_eq!(a.table(), "mydocker");
         assert_ne!(a.table(), b.table());
-        for group in [a.bridge_group(), a.cable_group()] {
+        for group in [a.bridge_group(), a.internal_group(), a.cable_group()] {
             assert!(a.owns(group) && !b.owns(group) && group != a.leaving_group());
         }
         assert_ne!(a.hash(&["x"]), b.hash(&["x"]));

@@ -182,6 +182,7 @@ impl Network {
                 name: self.bridge,
                 mac: self.mac,
                 mtu_bytes: self.mtu_bytes,
+                internal: self.internal,
             }),
             Object::Up(Up { link: link.clone() }),
         ]);

@@ -199,7 +199,7 @@ pub struct Isolated {
     pub port: LinkName,
 }
 
-/// A bridge of the host, marked with the instance's link group.
+/// A bridge of the host, marked with its link group.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
 pub struct Bridge {
     /// Whose.
@@ -210,9 +210,23 @@ pub struct Bridge {
     pub mac: Mac,
     /// Maximum transmission unit, bytes (`IFLA_MTU`).
     pub mtu_bytes: u32,
+    /// That of an internal network, which its group tells.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub internal: bool,
 }
 
-/// A veth pair, both ends marked with the instance's link group and still in the host.
+impl Bridge {
+    /// Its link group (`IFLA_GROUP`).
+    #[must_use]
+    pub fn group(&self) -> u32 {
+        match self.internal {
+            true => self.instance.internal_group(),
+            false => self.instance.bridge_group(),
+        }
+    }
+}
+
+/// A veth pair, both ends marked with the link group of cables and still in the host.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
 pub struct Veth {
     /// Whose.

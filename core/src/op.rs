@@ -192,7 +192,7 @@ fn fmt_add(object: &Object, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // `ip` takes no group for a device that is yet to be made, as netlink does.
         Object::Bridge(bridge) => {
             let (name, mac, mtu) = (bridge.name, bridge.mac, bridge.mtu_bytes);
-            let group = bridge.instance.bridge_group();
+            let group = bridge.group();
             write!(
                 f,
                 "ip link add name {name} address {mac} mtu {mtu} type bridge; "

@@ -35,7 +35,7 @@ pub(crate) fn bridge(bridge: &Bridge) -> Request {
     // `LinkBridge::new` would raise it, too.
     let link = LinkMessageBuilder::<LinkBridge>::new(bridge.name.as_str())
         .address(bridge.mac.octets().to_vec())
-        .link_group(bridge.instance.bridge_group());
+        .link_group(bridge.group());
     create(link)
 }
 

@@ -66,6 +66,7 @@ fn host_link(link: &Seen, links: &BTreeMap<u32, &Seen>, instance: Instance, all:
                     name,
                     mac,
                     mtu_bytes,
+                    internal: link.group == instance.internal_group(),
                 }));
             }
         }

@@ -31,6 +31,7 @@ fn bridge(text: &str) -> Object {
         name: name(text),
         mac: mac(),
         mtu_bytes: 1500,
+        internal: false,
     })
 }
 

@@ -74,6 +74,7 @@ fn as_objects(squatter: &Squatter) -> Vec<Object> {
             name: word(name),
             mac: word("02:00:00:00:00:09"),
             mtu_bytes: 1500,
+            internal: false,
         })]
     };
     let inside = |name| {

@@ -183,6 +183,7 @@ fn bridge(name: &str, mtu_bytes: u32) -> Object {
         name: word(name),
         mac: word("02:00:00:00:00:01"),
         mtu_bytes,
+        internal: false,
     })
 }
 
