@@ -314,6 +314,40 @@ fn cve_2025_54410_repair_isolates_networks_again() {
     assert_open(other, &at(Site::HOST, PUBLISHED), "web");
 }
 
+/// A repair leaves connections alone that somebody translated while the walls were down: published ports look
+/// like that. An internal network has none, so nobody stays there.
+#[test]
+fn whoever_was_led_into_an_internal_network_meanwhile_is_not_heard_there() {
+    let Some(site) = Site::new("--internal", "") else {
+        return;
+    };
+    let Site { host, web, lan, .. } = &site;
+    let _server = Server::start("web", web, &[OPEN]).unwrap();
+    host.sh_in(web, "ip route replace default via 10.1.0.1");
+    let visitor = || {
+        let visitor = run_in(lan, || UdpSocket::bind("0.0.0.0:0").unwrap()).unwrap();
+        let patience = Some(Duration::from_secs(1));
+        visitor.set_read_timeout(patience).unwrap();
+        visitor
+            .connect(SocketAddr::new(Site::HOST[0], 5353))
+            .unwrap();
+        visitor
+    };
+    let is_heard = |visitor: &UdpSocket| {
+        visitor.send(b"?").unwrap();
+        visitor.recv(&mut [0; 128]).is_ok()
+    };
+    host.sh(FLUSH);
+    host.sh("nft 'table ip others {
+             chain c { type nat hook prerouting priority -100; udp dport 5353 dnat to 10.1.0.2:80; }
+         }'");
+    let meanwhile = visitor();
+    assert!(is_heard(&meanwhile) && is_heard(&meanwhile));
+    host.ok(REPAIR);
+    assert!(!is_heard(&meanwhile));
+    assert!(!is_heard(&visitor()));
+}
+
 /// A published port was taken out of packets to other hosts' ports of that number. Also
 /// CVE-2025-67499.
 #[test]

@@ -152,6 +152,10 @@ pub enum Field {
     Iifname,
     /// The interface it leaves by.
     Oifname,
+    /// The link group of the interface it came in by; a packet of this host has none.
+    Iifgroup,
+    /// The link group of the interface it leaves by.
+    Oifgroup,
     /// The source address.
     Source(Family),
     /// The destination address.
@@ -202,6 +206,10 @@ pub enum Expression {
     In(&'static [Field], &'static str),
     /// The concatenated fields are not in the set.
     NotIn(&'static [Field], &'static str),
+    /// The field, a number, is this one.
+    Is(Field, u32),
+    /// The field, a number, is there and another one.
+    IsNot(Field, u32),
     /// The field is an IPv4 address of 127.0.0.0/8.
     Loopback4(Field),
     /// The field is the IPv6 loopback address, ::1.
@@ -281,7 +289,7 @@ impl Ruleset {
         };
         Self {
             tables: [
-                table(TableFamily::Inet, rules::sets(), rules::chains()),
+                table(TableFamily::Inet, rules::sets(), rules::chains(instance)),
                 table(
                     TableFamily::Bridge,
                     rules::guard_sets(),

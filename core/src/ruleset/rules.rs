@@ -4,18 +4,18 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::Expression::{
-    BegunByLoopback6, Carries, Dnatted, Established, Icmpv6Type, In, IsIcmpv6, Loopback4,
-    Loopback6, NotIn, Reply, ToThisHost, Unpassed, Unspecified4, Unspecified6,
+    BegunByLoopback6, Carries, Dnatted, Established, Icmpv6Type, In, Is, IsIcmpv6, IsNot,
+    Loopback4, Loopback6, NotIn, Reply, ToThisHost, Unpassed, Unspecified4, Unspecified6,
 };
 use super::Field::{
-    Advertised, ArpSource, ArpSourceMac, Destination, DestinationPort, Iifname, L4Proto, Oifname,
-    Source, SourceMac,
+    Advertised, ArpSource, ArpSourceMac, Destination, DestinationPort, Iifgroup, Iifname, L4Proto,
+    Oifgroup, Oifname, Source, SourceMac,
 };
 use super::SetType::{EtherAddr, Ifname, InetProto, InetService, Ipv4Addr, Ipv6Addr};
 use super::{
     Chain, EtherType, Expression, Field, Hook, Icmpv6, Kind, Rule, Ruleset, Set, SetType, Verdict,
 };
-use crate::Family;
+use crate::{Family, Instance};
 
 pub(super) fn sets() -> Vec<Set> {
     let set = |name, key, interval| Set {
@@ -162,11 +162,14 @@ const AT4: &[Field] = &[Destination(Family::V4), L4Proto, DestinationPort];
 const AT6: &[Field] = &[Destination(Family::V6), L4Proto, DestinationPort];
 
 /// The chains of the `inet` table, in the order of their creation.
-pub(super) fn chains() -> Vec<Chain> {
+///
+/// Sets know our bridges by name. Groups tell most of them without a look-up, so they are asked first
+/// where most packets pass; a bridge that somebody took out of its group is known by name all the same.
+pub(super) fn chains(instance: Instance) -> Vec<Chain> {
     let mut all = vec![called(Ruleset::ADMIN, Vec::new()), publish(), raw()];
     all.extend(before_routing());
     all.extend(loopback6());
-    all.extend([after_routing(), forward()]);
+    all.extend([after_routing(instance), forward(instance)]);
     all
 }
 
@@ -263,11 +266,14 @@ fn loopback6() -> [Chain; 3] {
     ]
 }
 
-fn after_routing() -> Chain {
+fn after_routing(instance: Instance) -> Chain {
     use Family::{V4, V6};
     use Verdict::{Masquerade, Return};
     let to_container = In(&[Oifname], "bridges");
+    let bridges = instance.bridge_group();
     let rules = vec![
+        // From outside to a container the source stays, as all of what follows would find.
+        rule([IsNot(Iifgroup, bridges), Is(Oifgroup, bridges)], Return),
         // A container to a published port of its own network: the answer must come back through
         // here to be rewritten. Told by address, since a frame that was rewritten while it was
         // bridged has no incoming interface at this hook.
@@ -292,35 +298,62 @@ fn after_routing() -> Chain {
 }
 
 /// Who reaches whom, of what is routed.
-fn forward() -> Chain {
+fn forward(instance: Instance) -> Chain {
     use Verdict::{Drop, Jump, Pass, Return};
     const BOTH: &[Field] = &[Iifname, Oifname];
-    let to_container = In(&[Oifname], "bridges");
+    const FROM_INTERNAL: Expression = In(&[Iifname], "internal");
+    const TO_INTERNAL: Expression = In(&[Oifname], "internal");
+    const FROM_NO_INTERNAL: Expression = NotIn(&[Iifname], "internal");
+    const TO_NO_INTERNAL: Expression = NotIn(&[Oifname], "internal");
+    let (bridges, internal) = (instance.bridge_group(), instance.internal_group());
     let rules = vec![
         rule(
-            [NotIn(&[Iifname], "bridges"), NotIn(&[Oifname], "bridges")],
+            [
+                IsNot(Oifgroup, bridges),
+                IsNot(Iifgroup, bridges),
+                NotIn(&[Iifname], "bridges"),
+                NotIn(&[Oifname], "bridges"),
+            ],
             Return,
         ),
         rule([], Jump(Ruleset::ADMIN)),
-        // Nearly all there is. Set after set would take longer than all else that is done here.
+        // Nearly all there is, in and out: a set would take as long as all else that is done here.
         rule(
             [
+                Is(Oifgroup, bridges),
+                IsNot(Iifgroup, internal),
                 Established,
-                NotIn(&[Iifname], "internal"),
-                NotIn(&[Oifname], "internal"),
             ],
             Pass,
         ),
+        rule(
+            [
+                Is(Iifgroup, bridges),
+                IsNot(Oifgroup, internal),
+                Established,
+            ],
+            Pass,
+        ),
+        // First packets to published ports, and then all of it by name.
+        rule(
+            [
+                Is(Oifgroup, bridges),
+                Dnatted,
+                FROM_NO_INTERNAL,
+                TO_NO_INTERNAL,
+            ],
+            Pass,
+        ),
+        rule([Established, FROM_NO_INTERNAL, TO_NO_INTERNAL], Pass),
         rule([In(BOTH, "own")], Pass),
-        rule([In(&[Iifname], "internal")], Drop),
-        rule([In(&[Oifname], "internal")], Drop),
-        rule([to_container, Dnatted], Pass),
+        rule([FROM_INTERNAL], Drop),
+        rule([TO_INTERNAL], Drop),
         rule([In(BOTH, "isolated")], Drop),
         rule([In(AT4, "pinholes4")], Pass),
         rule([In(AT6, "pinholes6")], Pass),
         rule([In(&[Iifname], "open"), In(&[Oifname], "open")], Pass),
         rule([In(BOTH, "trusted")], Pass),
-        rule([to_container], Drop),
+        rule([In(&[Oifname], "bridges")], Drop),
         // What is left comes from a container and leaves.
         rule([], Pass),
     ];

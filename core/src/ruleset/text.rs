@@ -3,12 +3,12 @@
 use core::fmt;
 
 use super::Expression::{
-    BegunByLoopback6, Carries, Dnatted, Established, Icmpv6Type, In, IsIcmpv6, Loopback4,
-    Loopback6, NotIn, Reply, ToThisHost, Unpassed, Unspecified4, Unspecified6,
+    BegunByLoopback6, Carries, Dnatted, Established, Icmpv6Type, In, Is, IsIcmpv6, IsNot,
+    Loopback4, Loopback6, NotIn, Reply, ToThisHost, Unpassed, Unspecified4, Unspecified6,
 };
 use super::Field::{
-    Advertised, ArpSource, ArpSourceMac, Destination, DestinationPort, Iifname, L4Proto, Oifname,
-    Source, SourceMac,
+    Advertised, ArpSource, ArpSourceMac, Destination, DestinationPort, Iifgroup, Iifname, L4Proto,
+    Oifgroup, Oifname, Source, SourceMac,
 };
 use super::SetType::{EtherAddr, Ifname, InetProto, InetService, Ipv4Addr, Ipv6Addr};
 use super::{
@@ -89,6 +89,8 @@ impl fmt::Display for Expression {
         match self {
             In(fields, set) => write!(f, "{} @{set}", Concat(fields)),
             NotIn(fields, set) => write!(f, "{} != @{set}", Concat(fields)),
+            Is(field, number) => write!(f, "{field} {number}"),
+            IsNot(field, number) => write!(f, "{field} != {number}"),
             Loopback4(field) => write!(f, "{field} 127.0.0.0/8"),
             Loopback6(field) => write!(f, "{field} ::1"),
             ToThisHost => f.write_str("fib daddr type local"),
@@ -174,6 +176,8 @@ impl fmt::Display for Field {
         f.write_str(match self {
             Iifname => "iifname",
             Oifname => "oifname",
+            Iifgroup => "iifgroup",
+            Oifgroup => "oifgroup",
             Source(Family::V4) => "ip saddr",
             Source(Family::V6) => "ip6 saddr",
             Destination(Family::V4) => "ip daddr",

@@ -105,6 +105,8 @@ pub struct Wires<'a> {
     routes: Vec<&'a Route>,
     moves: Vec<&'a Move>,
     masters: BTreeMap<LinkName, LinkName>,
+    /// Of bridges; all else is in none.
+    groups: BTreeMap<LinkName, u32>,
     up: BTreeSet<&'a Link>,
 }
 
@@ -134,6 +136,7 @@ impl<'a> Wires<'a> {
             routes: Vec::new(),
             moves: Vec::new(),
             masters: BTreeMap::new(),
+            groups: BTreeMap::new(),
             up: BTreeSet::new(),
         };
         for object in objects {
@@ -154,6 +157,9 @@ impl<'a> Wires<'a> {
             Object::Move(moved) => self.moves.push(moved),
             Object::Master(Master { link, bridge }) => {
                 self.masters.insert(*link, *bridge);
+            }
+            Object::Bridge(bridge) => {
+                self.groups.insert(bridge.name, bridge.group());
             }
             Object::Up(Up { link }) => {
                 self.up.insert(link);

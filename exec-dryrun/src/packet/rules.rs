@@ -130,6 +130,11 @@ impl Wires<'_> {
             Expression::NotIn(fields, set) => {
                 readable(fields) && self.find(family, fields, set, packet).is_none()
             }
+            Expression::Is(field, number) => self.number(field, packet) == Some(number),
+            Expression::IsNot(field, number) => {
+                let known = self.number(field, packet);
+                known.is_some_and(|known| known != number)
+            }
             Expression::Loopback4(field) => loopback(field, Family::V4),
             Expression::Loopback6(field) => loopback(field, Family::V6),
             Expression::Unspecified4(field) => unspecified(field, Family::V4),
@@ -148,6 +153,16 @@ impl Wires<'_> {
             },
             Expression::Icmpv6Type(_) | Expression::IsIcmpv6 => false,
         }
+    }
+
+    /// A field that is a number, if the packet has it: the group of an interface.
+    fn number(&self, field: Field, packet: &Packet) -> Option<u32> {
+        let link = match field {
+            Field::Iifgroup => packet.iif,
+            Field::Oifgroup => packet.oif,
+            _ => None,
+        };
+        link.map(|link| self.groups.get(&link).copied().unwrap_or_default())
     }
 
     /// What a set or map has for the concatenated fields of a packet; of a set, nothing but that.
@@ -214,6 +229,10 @@ fn read(field: Field, packet: &Packet) -> Option<Value> {
         Field::L4Proto => Some(Value::Protocol(packet.protocol)),
         Field::DestinationPort => Some(Value::Port(packet.port)),
         Field::SourceMac => packet.mac.map(Value::Mac),
-        Field::ArpSourceMac | Field::ArpSource | Field::Advertised => None,
+        Field::ArpSourceMac
+        | Field::ArpSource
+        | Field::Advertised
+        | Field::Iifgroup
+        | Field::Oifgroup => None,
     }
 }

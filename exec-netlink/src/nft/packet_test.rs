@@ -94,6 +94,8 @@ fn dial(to: &str) -> Option<String> {
 /// A network of ours: a bridge with the first address, containers with the next ones.
 fn network(bridge: &str, nets: [&str; 2], containers: u8) -> Vec<Host> {
     run(&format!("ip link add {bridge} type bridge"));
+    let group = INSTANCE.bridge_group();
+    run(&format!("ip link set {bridge} group {group}"));
     let gateways = nets.map(|net| format!("{net}1"));
     run(&format!("ip addr add {}/24 dev {bridge}", gateways[0]));
     run(&format!(
@@ -356,6 +358,57 @@ fn connections(bridge_nf: &str) {
         secret[0].dial("192.0.2.2:9000"),
         "nobody",
     );
+
+    // Bridges that somebody took out of their group are walled all the same.
+    for bridge in ["web", "secret"] {
+        run(&format!("ip link set {bridge} group 0"));
+    }
+    check(
+        "no group, published",
+        outside.dial("192.0.2.1:8080"),
+        "nobody",
+    );
+    check(
+        "no group, unpublished",
+        outside.dial("10.0.0.2:80"),
+        "nobody",
+    );
+    check(
+        "no group, from a network",
+        db[0].dial("10.0.0.2:80"),
+        "nobody",
+    );
+    check(
+        "no group, to a network",
+        web[0].dial("10.0.1.2:80"),
+        "nobody",
+    );
+    check("no group, internal", outside.dial("10.0.2.2:80"), "nobody");
+    check(
+        "no group, internal, way out",
+        secret[0].dial("192.0.2.2:9000"),
+        "nobody",
+    );
+    check(
+        "no group, internal, other network",
+        secret[0].dial("10.0.1.2:80"),
+        "nobody",
+    );
+    check(
+        "no group, neighbour",
+        web[1].dial("10.0.0.2:80"),
+        "10.0.0.3",
+    );
+    check("no group, host", dial("127.0.0.1:8080"), "10.0.0.1");
+    check(
+        "no group, way out",
+        web[0].dial("192.0.2.2:9000"),
+        "192.0.2.1",
+    );
+    for bridge in ["web", "secret"] {
+        let group = INSTANCE.bridge_group();
+        run(&format!("ip link set {bridge} group {group}"));
+    }
 
     // 127.0.0.1 of the host is for the host, whatever neighbours and containers call their own.
     for (who, gateway, host) in [

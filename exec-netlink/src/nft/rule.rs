@@ -56,6 +56,12 @@ fn condition(code: Code, condition: &Expression) -> Code {
     match condition {
         Expression::In(fields, set) => code.load(fields).find(set, 0, None),
         Expression::NotIn(fields, set) => code.load(fields).find(set, NFT_LOOKUP_F_INV, None),
+        Expression::Is(field, number) => code
+            .load(&[*field])
+            .compare(NFT_CMP_EQ, &number.to_ne_bytes()),
+        Expression::IsNot(field, number) => code
+            .load(&[*field])
+            .compare(NFT_CMP_NEQ, &number.to_ne_bytes()),
         Expression::Loopback4(field) => code.in_family(Family::V4).loopback4(*field),
         Expression::Loopback6(field) => code
             .load(&[*field])
@@ -115,7 +121,11 @@ fn shape(field: Field) -> (u32, Option<Family>) {
         Field::Iifname | Field::Oifname => (4, None),
         Field::Source(Family::V4) | Field::Destination(Family::V4) => (1, Some(Family::V4)),
         Field::Source(Family::V6) | Field::Destination(Family::V6) => (4, Some(Family::V6)),
-        Field::L4Proto | Field::DestinationPort | Field::ArpSource => (1, None),
+        Field::Iifgroup
+        | Field::Oifgroup
+        | Field::L4Proto
+        | Field::DestinationPort
+        | Field::ArpSource => (1, None),
         Field::SourceMac | Field::ArpSourceMac => (2, None),
         Field::Advertised => (4, None),
     }
@@ -226,6 +236,8 @@ impl Code {
         match field {
             Field::Iifname => self.meta(NFT_META_IIFNAME, word),
             Field::Oifname => self.meta(NFT_META_OIFNAME, word),
+            Field::Iifgroup => self.meta(NFT_META_IIFGROUP, word),
+            Field::Oifgroup => self.meta(NFT_META_OIFGROUP, word),
             Field::L4Proto => self.meta(NFT_META_L4PROTO, word),
             Field::DestinationPort => self.payload(NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, word),
             Field::SourceMac => self.payload(NFT_PAYLOAD_LL_HEADER, 6, 6, word),
