@@ -30,8 +30,12 @@ impl Roots {
     /// # Errors
     /// The run root can't be looked at.
     pub fn instance(&self) -> Result<Instance, StoreError> {
+        let default = Path::new(Self::RUN_ROOT);
+        if self.run_root == default {
+            return Ok(Instance::DEFAULT);
+        }
         let run_root = canonical(&self.run_root)?;
-        if run_root == canonical(Path::new(Self::RUN_ROOT))? {
+        if run_root == canonical(default)? {
             return Ok(Instance::DEFAULT);
         }
         Ok(Instance::of_run_root(&run_root.to_string_lossy()))
