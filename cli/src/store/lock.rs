@@ -1,11 +1,12 @@
-//! Lock: one writer or many readers, and the writer's name for those who wait.
+//! Lock: one writer or many readers, and who they are for those who wait.
 
-use std::fs::{File, TryLockError};
-use std::os::unix::fs::FileExt;
+use std::fs::{File, TryLockError, read, read_to_string};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, major, minor};
 
 use super::dir::Dir;
 use super::error::io;
@@ -14,14 +15,14 @@ use super::{Access, StoreError};
 const NAME: &str = "lock";
 const POLL_MIN: Duration = Duration::from_micros(200);
 const POLL_MAX: Duration = Duration::from_millis(10);
-/// How much of its command line the holder tells.
+/// How much of the holder's command line is told.
 const COMMAND_CHARS_MAX: usize = 120;
 
 /// The lock on a directory, held until it is dropped. It has a file of its own, because the others
 /// are replaced, and a lock stays with the file that was opened.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    file: File,
+    _file: File,
     access: Access,
 }
 
@@ -69,9 +70,8 @@ impl Lock {
             }
             // Somebody may have removed it meanwhile, and others may lock the one that came after.
             if dir.holds(NAME, &file)? {
-                let lock = Self { file, access };
-                lock.sign().map_err(io("write", &path))?;
-                return Ok(Some(lock));
+                let _file = file;
+                return Ok(Some(Self { _file, access }));
             }
         }
         Ok(None)
@@ -81,47 +81,50 @@ impl Lock {
     pub(crate) fn is_exclusive(&self) -> bool {
         self.access == Access::Write
     }
-
-    /// Tells those who wait who is in.
-    fn sign(&self) -> std::io::Result<()> {
-        if self.access == Access::Read {
-            return Ok(());
-        }
-        let mut args = std::env::args_os();
-        let program = args.next().unwrap_or_default();
-        let program = std::path::Path::new(&program).file_name().map(Into::into);
-        let words = program.into_iter().chain(args);
-        let words: Vec<String> = words.map(|word| word.to_string_lossy().into()).collect();
-        let command: String = words.join(" ").chars().take(COMMAND_CHARS_MAX).collect();
-        self.file.set_len(0)?;
-        let text = format!("{} {command}\n", std::process::id());
-        match self.file.write_all_at(text.as_bytes(), 0) {
-            // A full disk must not keep us from removing something; we stay nameless.
-            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Ok(()),
-            written => written,
-        }
-    }
 }
 
-impl Drop for Lock {
-    fn drop(&mut self) {
-        if self.access == Access::Write {
-            // Only so that nobody is blamed later; the lock itself goes with the file.
-            self.file.set_len(0).ok();
-        }
-    }
-}
-
-/// Who has the lock, as it told itself.
+/// Who has the lock on a file, as far as the kernel and its process tell.
 fn holder(file: &File) -> String {
-    let mut bytes = [0; 1024];
-    let text = match file.read_at(&mut bytes, 0) {
-        Ok(read) => String::from_utf8_lossy(&bytes[..read]).into_owned(),
-        Err(_) => String::new(),
-    };
-    let text: String = text.trim().chars().filter(|c| !c.is_control()).collect();
-    match text.split_once(' ') {
-        Some((pid, command)) => format!("pid {pid} ({command})"),
-        None => "another process, which only reads".to_owned(),
+    match pid(file) {
+        Some(pid) => match command(pid) {
+            Some(command) => format!("pid {pid} ({command})"),
+            None => format!("pid {pid}"),
+        },
+        None => "another process".to_owned(),
     }
+}
+
+/// The process that locked a file. Source: proc_locks(5); one of another pid namespace is 0.
+fn pid(file: &File) -> Option<u32> {
+    let file = file.metadata().ok()?;
+    let (major, minor) = (major(file.dev()), minor(file.dev()));
+    let inode = format!("{major:02x}:{minor:02x}:{}", file.ino());
+    let locks = read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            // One that only waits has an arrow behind its number.
+            [_, "FLOCK", _, _, pid, place, ..] if place == inode => {
+                pid.parse().ok().filter(|pid| *pid != 0)
+            }
+            _ => None,
+        }
+    })
+}
+
+/// The command line of a process, shortened, with its program's name alone.
+fn command(pid: u32) -> Option<String> {
+    let line = read(format!("/proc/{pid}/cmdline")).ok()?;
+    let line = String::from_utf8_lossy(&line);
+    let mut words = line.split_terminator('\0');
+    let program = words.next()?;
+    let program = Path::new(program).file_name()?.to_string_lossy();
+    let words: Vec<&str> = std::iter::once(&*program).chain(words).collect();
+    let shown = words
+        .join(" ")
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(COMMAND_CHARS_MAX)
+        .collect();
+    Some(shown)
 }
