@@ -22,9 +22,8 @@ use std::path::{Path, PathBuf};
 
 use mydocker_core::{
     Damage, Endpoint, EndpointId, Family, Footprint, ForeignChain, Instance, Netns, NetworkName,
-    PortBinding, Protocol, Snapshot, State,
+    NetworkRecord, PortBinding, Protocol, Snapshot, State,
 };
-use row::{EndpointRow, NetworkRow};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
@@ -278,13 +277,12 @@ fn failed(path: &Path) -> impl Fn(tree::Error) -> StoreError + '_ {
 /// As much of a state as these rows make: what contradicts the rest is left out of it.
 pub(super) fn salvaged(
     mut rest: Snapshot,
-    networks: Vec<NetworkRow>,
-    endpoints: Vec<EndpointRow>,
+    networks: Vec<NetworkRecord>,
+    endpoints: Vec<Endpoint>,
 ) -> Option<State> {
-    rest.networks
-        .extend(networks.into_iter().map(|row| row.record));
+    rest.networks.extend(networks);
     let mut state = State::restore(rest).ok()?;
-    for EndpointRow(endpoint) in endpoints {
+    for endpoint in endpoints {
         if let Some(record) = state.record(&endpoint.id.network) {
             state.recall(record, endpoint).ok();
         }

@@ -1,16 +1,16 @@
-//! Formats 3 and 4: tables of redb, in [blocks](super::blocks). Their rows are those of today.
+//! Formats 3 and 4: tables of redb, in [blocks](super::blocks).
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use mydocker_core::{Plan, Snapshot, State};
+use mydocker_core::{Endpoint, NetworkRecord, Plan, PortBinding, Snapshot, State};
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::Deserialize;
 
 use super::blocks::{Blocks, Corruption};
 use crate::store::StoreError;
 use crate::store::error::io;
-use crate::store::tables::row::{EndpointRow, NetworkRow, parse};
+use crate::store::tables::row::{EndpointRow, Packed, Run, parse};
 use crate::store::tables::{Meta, Subject, contradiction, damaged, salvaged};
 
 const META: TableDefinition<'_, (), &[u8]> = TableDefinition::new("meta");
@@ -76,8 +76,8 @@ impl Older {
         };
         self.rows(|row| {
             match row? {
-                Row::Network(NetworkRow { record, .. }) => snapshot.networks.push(record),
-                Row::Endpoint(EndpointRow(endpoint)) => snapshot.endpoints.push(endpoint),
+                Row::Network(record) => snapshot.networks.push(record),
+                Row::Endpoint(endpoint) => snapshot.endpoints.push(endpoint),
             }
             Ok(())
         })?;
@@ -111,15 +111,41 @@ impl Older {
         let endpoints = read.open_table(ENDPOINTS).map_err(|e| failed(e.into()))?;
         for row in endpoints.iter().map_err(|e| failed(e.into()))? {
             let row = row.map_err(|e| failed(e.into()));
-            visit(row.and_then(|(_, row)| parse(&self.path, row.value()).map(Row::Endpoint)))?;
+            visit(row.and_then(|(_, row)| self.endpoint(row.value()).map(Row::Endpoint)))?;
         }
         Ok(())
+    }
+
+    fn endpoint(&self, row: &[u8]) -> Result<Endpoint> {
+        let EndpointRow4 { endpoint, runs } = parse(&self.path, row)?;
+        let runs = runs.into_iter();
+        let runs = runs.map(|Run4 { first, count }| Run { first, count });
+        let runs = runs.collect();
+        let unpacked = EndpointRow::try_from(Packed { endpoint, runs });
+        let EndpointRow(endpoint) = unpacked.map_err(|what| damaged(&self.path, 0, what))?;
+        Ok(endpoint)
     }
 }
 
 enum Row {
-    Network(NetworkRow),
-    Endpoint(EndpointRow),
+    Network(NetworkRecord),
+    Endpoint(Endpoint),
+}
+
+/// Format 3 has all ports in the endpoint.
+#[derive(Deserialize)]
+struct EndpointRow4 {
+    #[serde(flatten)]
+    endpoint: Endpoint,
+    #[serde(default)]
+    runs: Vec<Run4>,
+}
+
+#[derive(Deserialize)]
+struct Run4 {
+    #[serde(flatten)]
+    first: PortBinding,
+    count: usize,
 }
 
 /// Turns the library's error into one of ours.

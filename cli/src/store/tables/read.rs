@@ -68,8 +68,14 @@ impl Tables {
         let (mut networks, mut endpoints) = (Vec::new(), Vec::new());
         let path = &self.path;
         self.tree.salvage(|key, row| match key.first() {
-            Some(&NETWORKS) => networks.extend(parse(path, &row)),
-            Some(&ENDPOINTS) => endpoints.extend(parse(path, &row)),
+            Some(&NETWORKS) => {
+                let row = parse::<NetworkRow>(path, &row);
+                networks.extend(row.map(|row| row.record));
+            }
+            Some(&ENDPOINTS) => {
+                let row = parse::<EndpointRow>(path, &row);
+                endpoints.extend(row.map(|EndpointRow(endpoint)| endpoint));
+            }
             _ => {}
         });
         salvaged(self.rest(), networks, endpoints)

@@ -15,7 +15,6 @@ pub(in crate::store) fn parse<T: DeserializeOwned>(path: &Path, row: &[u8]) -> R
 
 #[derive(Deserialize, Serialize)]
 pub(in crate::store) struct NetworkRow {
-    #[serde(flatten)]
     pub(in crate::store) record: NetworkRecord,
     /// How many endpoints are on it.
     pub(in crate::store) endpoints: usize,
@@ -23,25 +22,23 @@ pub(in crate::store) struct NetworkRow {
 
 /// An endpoint whose ports take no more room than one does, if they follow each other: whoever writes its
 /// neighbour reads it and writes it again.
-#[derive(Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(try_from = "Packed", into = "Packed")]
 pub(in crate::store) struct EndpointRow(pub(in crate::store) Endpoint);
 
 #[derive(Deserialize, Serialize)]
-struct Packed {
-    /// Without its ports; format 3 had them here.
-    #[serde(flatten)]
-    endpoint: Endpoint,
+pub(in crate::store) struct Packed {
+    /// The endpoint, but for ports that follow.
+    pub(in crate::store) endpoint: Endpoint,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    runs: Vec<Run>,
+    pub(in crate::store) runs: Vec<Run>,
 }
 
 /// Ports of which each is one more than the one before, on both sides.
 #[derive(Deserialize, Serialize)]
-struct Run {
-    #[serde(flatten)]
-    first: PortBinding,
-    count: usize,
+pub(in crate::store) struct Run {
+    pub(in crate::store) first: PortBinding,
+    pub(in crate::store) count: usize,
 }
 
 impl Run {
@@ -53,12 +50,6 @@ impl Run {
             container_port: self.first.container_port.checked_add(number)?,
             ..self.first.clone()
         })
-    }
-}
-
-impl Clone for EndpointRow {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
     }
 }
 
@@ -105,11 +96,12 @@ mod tests {
     use super::*;
 
     fn endpoint(ports: &Value) -> Value {
-        json!({
+        let endpoint = json!({
             "network": "n", "container": "c", "netns": "/run/netns/c", "ifname": "eth0", "host_link": "mdv0",
             "mac": "02:00:00:00:00:01", "addresses": ["10.0.0.2/24"], "rank": 0, "default_route": true,
             "ports": ports,
-        })
+        });
+        json!({ "endpoint": endpoint })
     }
 
     fn port(host_port: u16, container_port: u16) -> Value {
@@ -139,8 +131,7 @@ mod tests {
     #[test]
     fn what_was_not_written_is_refused() {
         let row = |host: u16, count: usize, runs: usize| {
-            let mut run = port(host, 80);
-            run["count"] = count.into();
+            let run = json!({ "first": port(host, 80), "count": count });
             let mut row = endpoint(&json!([]));
             row["runs"] = vec![run; runs].into();
             serde_json::from_value::<EndpointRow>(row)
