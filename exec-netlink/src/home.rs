@@ -8,12 +8,20 @@ use std::path::Path;
 
 use mydocker_core::{ErrorKind, Ns, OpError};
 use nix::errno::Errno;
+use nix::unistd::{getpid, gettid};
 
 use crate::errno::missing;
 use crate::{errno, netns};
 
-/// Not `/proc/self`, which is the namespace of the main thread.
-const CURRENT: &str = "/proc/thread-self/ns/net";
+/// The namespace of the calling thread. To that of a main thread there is a way of two directories less,
+/// which each process is the first to look up.
+fn current() -> &'static str {
+    if gettid() == getpid() {
+        "/proc/self/ns/net"
+    } else {
+        "/proc/thread-self/ns/net"
+    }
+}
 
 /// The namespace that [`Ns::Host`](mydocker_core::Ns::Host) means, whichever thread applies.
 #[derive(Debug)]
@@ -25,7 +33,7 @@ pub(crate) struct Home {
 impl Home {
     /// The calling thread's namespace.
     pub(crate) fn open() -> io::Result<Self> {
-        let netns = File::open(CURRENT)?;
+        let netns = File::open(current())?;
         let id = id(&netns.metadata()?);
         Ok(Self { netns, id })
     }
@@ -57,7 +65,7 @@ impl Home {
     }
 
     fn is_here(&self) -> bool {
-        fs::metadata(CURRENT).is_ok_and(|current| id(&current) == self.id)
+        fs::metadata(current()).is_ok_and(|current| id(&current) == self.id)
     }
 }
 
