@@ -98,6 +98,10 @@ pub fn count_all(command: &Command, execs: usize) -> Counts {
     count_from(command, |stop| stop == Stop::Exec, execs + 1).0
 }
 
+/// What a call says that the kernel begins anew by itself: that of a setting of an interface, for one, while
+/// another process changes links. Source: include/linux/errno.h.
+const ERESTARTNOINTR: i64 = 513;
+
 /// What a program stopped at.
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum Stop {
@@ -169,8 +173,14 @@ impl Counts {
     }
 
     fn leave(&mut self, pid: Pid) {
-        if matches!(call_of(pid).number, libc::SYS_recvfrom | libc::SYS_recvmsg) {
-            self.received_bytes += u64::try_from(returned(pid)).unwrap_or_default();
+        let (number, returned) = (call_of(pid).number, returned(pid));
+        if returned == -ERESTARTNOINTR {
+            // It is entered once more.
+            if let Some(count) = self.calls.get_mut(&number) {
+                *count = count.saturating_sub(1);
+            }
+        } else if matches!(number, libc::SYS_recvfrom | libc::SYS_recvmsg) {
+            self.received_bytes += u64::try_from(returned).unwrap_or_default();
         }
     }
 }
