@@ -7,8 +7,9 @@
 //! | endpoints | network, container | the endpoint |
 //! | claims | what is claimed, network, container | – |
 //!
-//! All are in one tree, the table before the key; beside it is which plan ended last. A container, its namespace, an address, a MAC, a port of the host: endpoints that could be in each
-//! other's way claim the same. Claims follow from endpoints and are written with them.
+//! All are in one tree, the table before the key; beside it is which plan ended last. A container, its
+//! namespace, an address, a MAC, a port of the host: endpoints that could be in each other's way claim the
+//! same. Claims follow from endpoints and are written with them.
 
 mod read;
 pub(super) mod row;
@@ -102,9 +103,9 @@ pub(super) struct Tables {
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) struct Meta {
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub(super) passages: BTreeSet<ForeignChain>,
+    passages: BTreeSet<ForeignChain>,
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub(super) debris: Footprint,
+    debris: Footprint,
 }
 
 impl Tables {

@@ -40,14 +40,12 @@ struct MetaRow {
 impl Older {
     /// Opens what is in a file about `subject`, which stays as it is.
     pub(in crate::store) fn open(file: File, path: PathBuf, subject: &Subject) -> Result<Self> {
-        let blocks = Blocks::open(file).map_err(|error| failed(&path)(error.into()))?;
+        let blocks = Blocks::open(file).map_err(failed(&path))?;
         let database = Builder::new().create_with_backend(blocks);
-        let database = database.map_err(|error| failed(&path)(error.into()))?;
-        let read = database.begin_read();
-        let read = read.map_err(|error| failed(&path)(error.into()))?;
-        let table = read.open_table(META);
-        let table = table.map_err(|error| failed(&path)(error.into()))?;
-        let row = table.get(()).map_err(|error| failed(&path)(error.into()))?;
+        let database = database.map_err(failed(&path))?;
+        let read = database.begin_read().map_err(failed(&path))?;
+        let table = read.open_table(META).map_err(failed(&path))?;
+        let row = table.get(()).map_err(failed(&path))?;
         let row = row.ok_or_else(|| damaged(&path, 0, "it says nothing about itself"))?;
         let MetaRow { ended, meta } = parse(&path, row.value())?;
         let rest = meta.snapshot(subject.instance);
@@ -101,16 +99,16 @@ impl Older {
     }
 
     fn rows(&self, mut visit: impl FnMut(Result<Row>) -> Result<()>) -> Result<()> {
-        let failed = failed(&self.path);
-        let read = self.database.begin_read().map_err(|e| failed(e.into()))?;
-        let networks = read.open_table(NETWORKS).map_err(|e| failed(e.into()))?;
-        for row in networks.iter().map_err(|e| failed(e.into()))? {
-            let row = row.map_err(|e| failed(e.into()));
-            visit(row.and_then(|(_, row)| parse(&self.path, row.value()).map(Row::Network)))?;
+        let path = &self.path;
+        let read = self.database.begin_read().map_err(failed(path))?;
+        let networks = read.open_table(NETWORKS).map_err(failed(path))?;
+        for row in networks.iter().map_err(failed(path))? {
+            let row = row.map_err(failed(path));
+            visit(row.and_then(|(_, row)| parse(path, row.value()).map(Row::Network)))?;
         }
-        let endpoints = read.open_table(ENDPOINTS).map_err(|e| failed(e.into()))?;
-        for row in endpoints.iter().map_err(|e| failed(e.into()))? {
-            let row = row.map_err(|e| failed(e.into()));
+        let endpoints = read.open_table(ENDPOINTS).map_err(failed(path))?;
+        for row in endpoints.iter().map_err(failed(path))? {
+            let row = row.map_err(failed(path));
             visit(row.and_then(|(_, row)| self.endpoint(row.value()).map(Row::Endpoint)))?;
         }
         Ok(())
@@ -149,8 +147,9 @@ struct Run4 {
 }
 
 /// Turns the library's error into one of ours.
-fn failed(path: &Path) -> impl Fn(redb::Error) -> StoreError + '_ {
+fn failed<E: Into<redb::Error>>(path: &Path) -> impl Fn(E) -> StoreError + '_ {
     move |error| {
+        let error = error.into();
         let redb::Error::Io(error) = error else {
             return damaged(path, 0, error.to_string());
         };
