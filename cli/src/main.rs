@@ -8,7 +8,6 @@ mod backend;
 mod command;
 mod errand;
 mod failure;
-mod lazy;
 mod report;
 mod signal;
 mod single_dash;

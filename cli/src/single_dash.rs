@@ -10,7 +10,7 @@ use crate::args::Cli;
 /// Rewrites the original's `-net x` to `--net x`. Stops where the container's own words begin.
 pub(crate) fn double_dashes(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let args: Vec<OsString> = args.collect();
-    // Commands are defined when they are given, and here all of them are needed.
+    // To describe all commands takes longer than most of them do.
     if !args.iter().any(|arg| is_in_question(arg)) {
         return args;
     }
@@ -176,7 +176,7 @@ mod tests {
             .map(OsString::from),
         ))
         .unwrap();
-        let Command::Run(run) = cli.command.0 else {
+        let Command::Run(run) = cli.command else {
             panic!("{cli:?}")
         };
         assert_eq!(run.command, ["sh", "-c", "x", "--dry-run"]);

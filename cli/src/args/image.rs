@@ -6,21 +6,20 @@ use clap::{Args, Subcommand};
 use mydocker::image::ImageName;
 
 use super::Format;
-use crate::lazy::Lazy;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
     /// Make images of an archive: a root filesystem, what `docker save` writes, or an OCI layout
     #[command(visible_alias = "load")]
-    Import(Lazy<Import>),
+    Import(Import),
     /// List images
     #[command(visible_alias = "list")]
-    Ls(Lazy<ListImages>),
+    Ls(ListImages),
     /// Remove images that no container stands on
     #[command(visible_alias = "remove")]
-    Rm(Lazy<RemoveImages>),
+    Rm(RemoveImages),
     /// Show images as JSON: id, layers and how containers run on them
-    Inspect(Lazy<InspectImages>),
+    Inspect(InspectImages),
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod alone;
 mod completion;
 mod container;
 mod image;
@@ -25,7 +26,6 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use mydocker::container::variables;
 use mydocker_core::{Mac, PortSpec, PortSpecError};
 
-use crate::lazy::{self, Lazy};
 use crate::single_dash::double_dashes;
 
 /// Container networks that show what they will do before they do it.
@@ -33,6 +33,15 @@ use crate::single_dash::double_dashes;
 #[command(name = "mydocker", version, propagate_version = true, after_help = EXIT_CODES)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
     /// Where networks, images and containers are kept
     #[arg(long, global = true, value_name = "DIR", env = "MYDOCKER_ROOT", help_heading = GLOBAL)]
     #[arg(default_value = ROOT)]
@@ -44,8 +53,6 @@ pub(crate) struct Cli {
     /// Who carries plans out
     #[arg(long, global = true, value_enum, default_value_t = Backend::Netlink, help_heading = GLOBAL)]
     pub(crate) executor: Backend,
-    #[command(subcommand)]
-    pub(crate) command: Lazy<Command>,
 }
 
 /// As the library prints it.
@@ -55,7 +62,7 @@ const VERSION: &str = concat!(env!("CARGO_BIN_NAME"), " ", env!("CARGO_PKG_VERSI
 pub(crate) const ROOT: &str = "/var/lib/mydocker";
 pub(crate) const RUN_ROOT: &str = "/run/mydocker";
 
-/// What every command takes.
+/// The heading of what every command takes.
 const GLOBAL: &str = "Global options";
 
 const EXIT_CODES: &str = "\
@@ -80,42 +87,42 @@ pub(crate) enum Backend {
 pub(crate) enum Command {
     /// Networks and the containers on them
     #[command(subcommand, alias = "net")]
-    Network(Lazy<NetworkCommand>),
+    Network(NetworkCommand),
     /// Run a command in a new container
-    Run(Lazy<Box<Run>>),
+    Run(Box<Run>),
     /// List containers
-    Ps(Lazy<Ps>),
+    Ps(Ps),
     /// Stop containers: SIGTERM, then SIGKILL
-    Stop(Lazy<Stop>),
+    Stop(Stop),
     /// Remove containers
-    Rm(Lazy<Remove>),
+    Rm(Remove),
     /// Print what a container in the background wrote
-    Logs(Lazy<Logs>),
+    Logs(Logs),
     /// Images that containers are made from
     #[command(subcommand)]
-    Image(Lazy<ImageCommand>),
+    Image(ImageCommand),
     /// Make an image of what a container wrote; one that runs is not paused
-    Commit(Lazy<Commit>),
+    Commit(Commit),
     /// Run another command in a container that runs
-    Exec(Lazy<Exec>),
+    Exec(Exec),
     /// Start containers that have ended, in the background
-    Start(Lazy<Start>),
+    Start(Start),
     /// Stop containers and start them again
-    Restart(Lazy<Restart>),
+    Restart(Restart),
     /// Send a signal to containers
-    Kill(Lazy<Kill>),
+    Kill(Kill),
     /// Wait until containers have ended, and print their exit codes
-    Wait(Lazy<Wait>),
+    Wait(Wait),
     /// Call a container otherwise
-    Rename(Lazy<Rename>),
+    Rename(Rename),
     /// List published ports of a container that runs
-    Port(Lazy<ContainerPorts>),
+    Port(ContainerPorts),
     /// Show all that is known of containers, as JSON
-    Inspect(Lazy<InspectContainers>),
+    Inspect(InspectContainers),
     /// Show what containers use: processor, memory, network
-    Stats(Lazy<Stats>),
+    Stats(Stats),
     /// Print a script that makes a shell complete commands, options and names
-    Completion(Lazy<Completion>),
+    Completion(Completion),
 }
 
 /// How a plan is shown.
@@ -211,7 +218,7 @@ pub(crate) fn version() -> Option<&'static str> {
 impl Cli {
     /// Reads the command line, single-dash long flags included.
     pub(crate) fn read() -> Self {
-        lazy::read(double_dashes(std::env::args_os())).unwrap_or_else(|error| error.exit())
+        alone::read(double_dashes(std::env::args_os())).unwrap_or_else(|error| error.exit())
     }
 }
 

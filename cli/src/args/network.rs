@@ -7,49 +7,48 @@ use ipnet::IpNet;
 use mydocker_core::{ContainerName, Driver, LinkName, Netns, NetworkName, StaticRoute};
 
 use super::{DryRun, EndpointArgs, Format, PlanFormat, Ports, ports};
-use crate::lazy::Lazy;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NetworkCommand {
     /// Create a network
-    Create(Lazy<Box<Create>>),
+    Create(Box<Create>),
     /// List networks
     #[command(visible_alias = "ls")]
-    List(Lazy<List>),
+    List(List),
     /// Show networks and their endpoints as JSON
-    Inspect(Lazy<Inspect>),
+    Inspect(Inspect),
     /// Remove networks that no container is on
     #[command(visible_aliases = ["rm", "delete"])]
-    Remove(Lazy<RemoveNetworks>),
+    Remove(RemoveNetworks),
     /// Connect a network namespace to a network
-    Connect(Lazy<Box<Connect>>),
+    Connect(Box<Connect>),
     /// Disconnect a container from a network
-    Disconnect(Lazy<Disconnect>),
+    Disconnect(Disconnect),
     /// Published ports of a container that runs
     #[command(subcommand)]
-    Port(Lazy<PortCommand>),
+    Port(PortCommand),
     /// Show what was done last: what, when, by whom, how it ended and how long it took
-    Log(Lazy<Log>),
+    Log(Log),
     /// List which addresses and ports are taken, and by whom
-    Df(Lazy<Df>),
+    Df(Df),
     /// Remove all networks that no living container is on
-    Prune(Lazy<Prune>),
+    Prune(Prune),
     /// Say how the kernel differs from what is wanted; exits with 4 if it does
-    Check(Lazy<Check>),
+    Check(Check),
     /// Make the kernel hold what is wanted again, after somebody else changed it
-    Repair(Lazy<Repair>),
+    Repair(Repair),
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PortCommand {
     /// Publish more ports; nothing else of the container changes
-    Add(Lazy<ChangePorts>),
+    Add(ChangePorts),
     /// Publish ports no more; nothing else of the container changes
     #[command(visible_alias = "remove")]
-    Rm(Lazy<ChangePorts>),
+    Rm(ChangePorts),
     /// List published ports
     #[command(visible_alias = "list")]
-    Ls(Lazy<ListPorts>),
+    Ls(ListPorts),
 }
 
 #[derive(Debug, Args)]

@@ -40,21 +40,21 @@ pub(crate) struct App {
 pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
     let app = App {
         roots: Roots {
-            root: cli.root,
-            run_root: cli.run_root,
+            root: cli.global.root,
+            run_root: cli.global.run_root,
         },
-        backend: cli.executor,
+        backend: cli.global.executor,
     };
-    match cli.command.0 {
-        Command::Network(command) => network::run(&app, command.0).map(|()| 0),
-        Command::Run(run) => run::run(&app, *run.0),
+    match cli.command {
+        Command::Network(command) => network::run(&app, command).map(|()| 0),
+        Command::Run(run) => run::run(&app, *run),
         Command::Ps(ps) => ps::ps(&app, &ps).map(|()| 0),
         Command::Stop(stop) => container::stop(&app, &stop).map(|()| 0),
         Command::Rm(rm) => container::rm(&app, &rm).map(|()| 0),
-        Command::Image(command) => image::run(&app, command.0).map(|()| 0),
+        Command::Image(command) => image::run(&app, command).map(|()| 0),
         Command::Commit(commit) => commit::commit(&app, &commit).map(|()| 0),
         Command::Logs(logs) => logs::logs(&app, &logs).map(|()| 0),
-        Command::Exec(exec) => exec::exec(&app, exec.0),
+        Command::Exec(exec) => exec::exec(&app, exec),
         Command::Start(start) => start::start(&app, &start),
         Command::Restart(args) => container::restart(&app, &args).map(|()| 0),
         Command::Kill(kill) => container::kill(&app, &kill).map(|()| 0),

@@ -18,13 +18,13 @@ use crate::report::{self, NetworkView};
 
 pub(super) fn run(app: &App, command: NetworkCommand) -> Result<(), Failure> {
     match command {
-        NetworkCommand::Create(create) => self::create(app, *create.0),
+        NetworkCommand::Create(create) => self::create(app, *create),
         NetworkCommand::List(list) => self::list(app, &list),
         NetworkCommand::Inspect(inspect) => self::inspect(app, &inspect),
-        NetworkCommand::Remove(remove) => self::remove(app, remove.0),
-        NetworkCommand::Connect(connect) => self::connect(app, *connect.0),
-        NetworkCommand::Disconnect(disconnect) => self::disconnect(app, disconnect.0),
-        NetworkCommand::Port(port) => super::port::run(app, port.0),
+        NetworkCommand::Remove(remove) => self::remove(app, remove),
+        NetworkCommand::Connect(connect) => self::connect(app, *connect),
+        NetworkCommand::Disconnect(disconnect) => self::disconnect(app, disconnect),
+        NetworkCommand::Port(port) => super::port::run(app, port),
         NetworkCommand::Log(log) => upkeep::log(app, &log),
         NetworkCommand::Df(df) => upkeep::df(app, &df),
         NetworkCommand::Prune(prune) => upkeep::prune(app, &prune),

@@ -11,9 +11,9 @@ use crate::report;
 
 pub(super) fn run(app: &App, command: PortCommand) -> Result<(), Failure> {
     match command {
-        PortCommand::Add(args) => change(app, args.0, |id, ports| Request::Publish { id, ports }),
-        PortCommand::Rm(args) => change(app, args.0, |id, ports| Request::Unpublish { id, ports }),
-        PortCommand::Ls(args) => list(app, args.0),
+        PortCommand::Add(args) => change(app, args, |id, ports| Request::Publish { id, ports }),
+        PortCommand::Rm(args) => change(app, args, |id, ports| Request::Unpublish { id, ports }),
+        PortCommand::Ls(args) => list(app, args),
     }
 }
 
