@@ -13,9 +13,9 @@ use crate::errand::{Runner, Threads};
 use crate::firewall::{self, Firewall};
 use crate::home::{self, Home};
 use crate::removal::Errands;
-use crate::rtnl::{Request, RouteSocket};
+use crate::rtnl::RouteSocket;
 use crate::space::{Links, Space};
-use crate::{census, conntrack, errno, facts, link, listeners, netns, observe, sysctl};
+use crate::{carrier, census, conntrack, errno, facts, listeners, netns, observe, sysctl};
 
 /// Carries out ops on the running kernel, over netlink and `/proc/sys`; no process is started.
 ///
@@ -32,7 +32,7 @@ use crate::{census, conntrack, errno, facts, link, listeners, netns, observe, sy
 /// | a cable with its far end in the container, and all look-ups for what follows | one |
 /// | its bridge, hairpin mode, isolation | one |
 /// | the container's settings, addresses, links up, routes | one visit, one datagram |
-/// | a look at the cable and its bridge, which is not put off then | one |
+/// | a look at the carriers of the cable and its bridge, which is not put off then | none |
 #[derive(Debug)]
 pub struct NetlinkExecutor {
     instance: Instance,
@@ -60,6 +60,12 @@ impl<'a> Place<'a> {
             Op::Add(object) | Op::Del(object) => Self::In(object.ns()),
         }
     }
+}
+
+/// The ops that did what they say.
+fn landed<'o>(ops: &'o [Op], results: &[OpResult]) -> impl Iterator<Item = &'o Op> + Clone {
+    let tried = ops.iter().zip(results);
+    tried.filter(|(_, result)| result.is_ok()).map(|(op, _)| op)
 }
 
 impl NetlinkExecutor {
@@ -93,34 +99,28 @@ impl NetlinkExecutor {
             return vec![Err(error)];
         }
         let mut results = firewall::apply(&mut self.firewall, ops);
-        let landed = ops
-            .iter()
-            .zip(&results)
-            .filter(|(_, result)| result.is_ok());
-        let landed = landed.map(|(op, _)| op);
         let flushed = self.firewall.conntrack();
-        let flushed =
-            flushed.and_then(|mut socket| conntrack::flush(&mut socket, &mut self.socket, landed));
+        let flushed = flushed.and_then(|mut socket| {
+            conntrack::flush(&mut socket, &mut self.socket, landed(ops, &results))
+        });
         if let Err(error) = flushed {
             half_done(ops, &mut results, &error);
         }
         results
     }
 
-    /// Has the kernel see now that what was plugged in has a carrier, and then its bridge. It puts that
-    /// off (`linkwatch_fire_event`, net/core/link_watch.c), and until then both drop what is sent: a
-    /// first connection would be tried again a second later. Whoever asks for a link hurries it, on
-    /// Linux 6.8 or later (`linkwatch_sync_dev`).
-    fn hurry(&mut self, ops: &[Op]) {
-        let plugged = ops.iter().filter_map(|op| match op {
+    /// Has the kernel see what was plugged into bridges, and then those: until it has, both drop what is
+    /// sent.
+    fn hurry<'o>(&self, landed: impl Iterator<Item = &'o Op> + Clone) {
+        let plugged = landed.filter_map(|op| match op {
             Op::Add(Object::Master(master)) => Some(master),
             _ => None,
         });
         let bridges: BTreeSet<LinkName> = plugged.clone().map(|master| master.bridge).collect();
-        let links = plugged.map(|master| master.link).chain(bridges);
-        let requests: Vec<Request> = links.map(link::find).collect();
-        // What they are like is no news.
-        let _ = self.socket.exchange(&requests);
+        for link in plugged.map(|master| master.link).chain(bridges) {
+            // Whether it has a carrier is no news.
+            let _ = carrier::see(&self.socket, link);
+        }
     }
 
     fn apply_in(&mut self, ns: &Ns, ops: &[Op]) -> Vec<OpResult> {
@@ -227,7 +227,7 @@ impl Executor for NetlinkExecutor {
                 break;
             }
         }
-        self.hurry(&ops[..results.len()]);
+        self.hurry(landed(ops, &results));
         results
     }
 

@@ -9,6 +9,7 @@
 
 mod address;
 mod cable;
+mod carrier;
 mod census;
 mod conntrack;
 mod drive;

@@ -3,12 +3,14 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use mydocker_core::{Bridge, LinkName, Mac, Move, Veth};
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::RouteNetlinkMessage::{DelLink, GetLink, NewLink};
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::RouteNetlinkMessage::{DelLink, GetLink, NewLink, SetLink};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, LinkAttribute, LinkExtentMask,
+    LinkProtoInfoBridge,
 };
-use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
+use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use crate::netlink::Message;
 use crate::nft::attr::{attrs, native_i32, native_u32};
@@ -109,9 +111,16 @@ pub(crate) fn lower(index: u32) -> Request {
     change(LinkUnspec::new_with_index(index).down())
 }
 
-/// Equivalent to: bridge link set dev LINK hairpin on, or off
+/// Asks the bridge, which tells of nothing but its port; as a change of the link it would be told to
+/// everybody who heeds links. Equivalent to: bridge link set dev LINK hairpin on, or off
 pub(crate) fn hairpin(index: u32, on: bool) -> Request {
-    change(LinkBridgePort::new(index).hairpin(on))
+    let mode = DefaultNla::new(abi::IFLA_BRPORT_MODE, vec![on.into()]);
+    let port = vec![LinkProtoInfoBridge::Other(mode)];
+    let mut link = LinkUnspec::new_with_index(index)
+        .append_extra_attribute(LinkAttribute::ProtoInfoBridge(port))
+        .build();
+    link.header.interface_family = AddressFamily::Bridge;
+    Request::new(SetLink(link))
 }
 
 /// Equivalent to: ip link del LINK

@@ -49,8 +49,16 @@ impl Request {
     /// The request alone in a datagram, for fuzzing.
     pub(crate) fn datagram(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        self.write(1, NLM_F_ACK, &mut out);
+        self.write(1, self.wish(), &mut out);
         out
+    }
+
+    /// What has the kernel answer it once: who asks for an object gets that, or an error.
+    fn wish(&self) -> u16 {
+        match self.message {
+            RouteNetlinkMessage::GetLink(_) | RouteNetlinkMessage::GetRoute(_) => 0,
+            _ => NLM_F_ACK,
+        }
     }
 
     fn write(&self, sequence: u32, flags: u16, out: &mut Vec<u8>) {
@@ -68,7 +76,7 @@ impl Request {
     }
 }
 
-/// How the kernel answered a request: the object it was asked for, if it was asked for one.
+/// How the kernel answered a request: with the object that it was asked for, if it was asked for one.
 pub(crate) type Answer = Result<Option<Vec<u8>>, OpError>;
 
 /// Requests that are written down, and how their answers are known.
@@ -138,7 +146,7 @@ impl RouteSocket {
     pub(crate) fn write(&mut self, requests: &[Request]) -> Datagram {
         let (first, mut bytes) = (self.sequence, Vec::new());
         for request in requests {
-            request.write(self.sequence, NLM_F_ACK, &mut bytes);
+            request.write(self.sequence, request.wish(), &mut bytes);
             self.sequence = self.sequence.wrapping_add(1);
         }
         let requests = requests.len();
@@ -152,7 +160,6 @@ impl RouteSocket {
     /// The answers to a datagram that was sent: one per request, in order, of those that are there.
     pub(crate) fn answers(&mut self, datagram: &Datagram) -> Vec<Option<Answer>> {
         let (first, requests) = (datagram.first, datagram.requests);
-        let mut objects: Vec<Option<Vec<u8>>> = vec![None; requests];
         let mut answers: Vec<Option<Answer>> = vec![None; requests];
         let mut open = requests;
         while open > 0 {
@@ -167,14 +174,13 @@ impl RouteSocket {
                 let Some(slot) = answers.get_mut(index) else {
                     continue;
                 };
-                if message.kind == NLMSG_ERROR {
-                    if slot.is_none() {
-                        open -= 1;
-                    }
-                    *slot = Some(verdict(&message).map(|()| objects[index].take()));
-                } else {
-                    objects[index] = Some(message.payload.to_vec());
+                if slot.is_none() {
+                    open -= 1;
                 }
+                *slot = Some(match message.kind {
+                    NLMSG_ERROR => verdict(&message).map(|()| None),
+                    _ => Ok(Some(message.payload.to_vec())),
+                });
             }
         }
         answers

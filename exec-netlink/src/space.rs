@@ -25,7 +25,7 @@ use crate::home::{Home, open};
 use crate::link::{BRIDGE_MTU_BYTES, Known, LOOPBACK_INDEX, Seen};
 use crate::removal::{self, Errands};
 use crate::rtnl::{Answer, MESSAGES_MAX, Request, RouteSocket};
-use crate::{address, errno, link, netns, route, sysctl};
+use crate::{address, carrier, errno, link, netns, route, sysctl};
 
 /// Links that are removed one by one if there are fewer of them: to find a group for more takes a look
 /// at all links of the host.
@@ -132,15 +132,14 @@ impl Space<'_> {
                 }
             }
         }
-        // See `NetlinkExecutor::hurry`: IPv6 waits for a carrier as well.
-        let changes = requests.len();
-        requests.extend(self.raised(&objects).map(link::find));
-        let answers = self.socket.exchange(&requests).into_iter().take(changes);
+        let answers = self.socket.exchange(&requests);
         let answers = objects.iter().zip(answers);
         let mut results: Vec<OpResult> = answers.map(|(object, a)| verdict(object, a)).collect();
         for (object, result) in objects.iter().zip(&mut results) {
-            if let (Object::Move(moved), Err(_)) = (object, &result) {
-                self.return_stray(moved, result);
+            match (object, &result) {
+                (Object::Move(moved), Err(_)) => self.return_stray(moved, result),
+                (Object::Up(Up { link }), Ok(())) => self.hurry(link),
+                _ => {}
             }
         }
         if results.iter().all(Result::is_ok) {
@@ -149,14 +148,12 @@ impl Space<'_> {
         results
     }
 
-    /// The links of a container that some of `objects` raise.
-    fn raised<'o>(&self, objects: &'o [&Object]) -> impl Iterator<Item = LinkName> + use<'o> {
-        let is_inside = matches!(self.ns, Ns::Sandbox(_));
-        let raised = objects.iter().filter_map(|object| match object {
-            Object::Up(Up { link }) if link.name != LinkName::LOOPBACK => Some(link.name),
-            _ => None,
-        });
-        raised.filter(move |_| is_inside)
+    /// A container's link that was raised: IPv6 waits for its carrier.
+    fn hurry(&self, link: &Link) {
+        if matches!(self.ns, Ns::Sandbox(_)) && !self.is_loopback(link) {
+            // Whether it has one is no news.
+            let _ = carrier::see(&*self.socket, link.name);
+        }
     }
 
     /// A link whose name is taken where it goes is sent there all the same and then not renamed:
