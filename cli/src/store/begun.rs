@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use mydocker_core::Plan;
 use rustix::fs::OFlags;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::StoreError;
 use super::dir::Dir;
@@ -110,11 +111,15 @@ pub(super) fn damaged(path: PathBuf, what: impl Into<String>) -> StoreError {
     }
 }
 
-/// Puts a plan in the place of the one before it. Whoever dies meanwhile leaves none.
+/// Puts a plan in the place of the one before it. Whoever dies meanwhile leaves none. What was written.
 ///
 /// # Errors
 /// It could not be written; there may be none then.
-pub(super) fn write(dir: &Dir, number: u64, plan: &Plan) -> std::result::Result<(), StoreError> {
+pub(super) fn write(
+    dir: &Dir,
+    number: u64,
+    plan: &Plan,
+) -> std::result::Result<Box<RawValue>, StoreError> {
     let path = dir.path_of(NAME);
     let failed = io("write", &path);
     let file = dir.open_file(NAME, OFlags::WRONLY | OFlags::CREATE)?;
@@ -125,14 +130,15 @@ pub(super) fn write(dir: &Dir, number: u64, plan: &Plan) -> std::result::Result<
     written.map_err(failed)
 }
 
-fn write_to(file: &File, number: u64, plan: &Plan) -> Result<()> {
-    let mut payload = number.to_le_bytes().to_vec();
-    serde_json::to_writer(&mut payload, plan)?;
+fn write_to(file: &File, number: u64, plan: &Plan) -> Result<Box<RawValue>> {
+    let plan = to_raw_value(plan)?;
+    let payload = [&number.to_le_bytes(), plan.get().as_bytes()].concat();
     let record = encode(&payload).ok_or_else(|| Error::from(ErrorKind::FileTooLarge))?;
     let (head, payload) = record.split_at(HEAD_BYTES);
     file.write_all_at(&[0; HEAD_BYTES], 0)?;
     file.write_all_at(payload, HEAD_BYTES as u64)?;
-    file.write_all_at(head, 0)
+    file.write_all_at(head, 0)?;
+    Ok(plan)
 }
 
 #[cfg(test)]

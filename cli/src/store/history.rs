@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mydocker_core::{Change, Outcome, Plan};
 use rustix::fs::OFlags;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
 
 use super::StoreError;
 use super::dir::{Dir, Durability};
@@ -30,7 +31,7 @@ const COMMAND_CHARS_MAX: usize = 256;
 
 /// A transaction that ended.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
-pub struct Event {
+pub struct Event<P = Plan> {
     /// When it ended, in milliseconds since 1970 (UTC).
     pub at_unix_ms: u64,
     /// How long it took, in microseconds; nothing if another process began it.
@@ -44,17 +45,33 @@ pub struct Event {
     /// How many ops the plan had.
     pub ops: usize,
     /// What was planned; without ops and ports if there were very many.
-    pub plan: Plan,
+    pub plan: P,
     /// How it ended.
     pub outcome: Outcome,
 }
 
-impl Event {
-    pub(super) fn now(began: Option<Instant>, plan: Plan, outcome: Outcome) -> Self {
+/// A plan that ended.
+pub(super) struct Ended {
+    pub(super) plan: Plan,
+    /// When it began and what was written of it then, if this process began it.
+    pub(super) began: Option<(Instant, Box<RawValue>)>,
+}
+
+impl Serialize for Ended {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.began {
+            Some((_, written)) => written.serialize(serializer),
+            None => self.plan.serialize(serializer),
+        }
+    }
+}
+
+impl Event<Ended> {
+    pub(super) fn now(plan: Ended, outcome: Outcome) -> Self {
         let since_1970 = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
-        let took = began.map(|began| began.elapsed());
+        let took = plan.began.as_ref().map(|(began, _)| began.elapsed());
         let words: Vec<_> = std::env::args_os()
             .map(|word| word.to_string_lossy().into_owned())
             .collect();
@@ -64,12 +81,14 @@ impl Event {
             pid: std::process::id(),
             uid: rustix::process::getuid().as_raw(),
             command: words.join(" ").chars().take(COMMAND_CHARS_MAX).collect(),
-            ops: plan.ops.len(),
+            ops: plan.plan.ops.len(),
             plan,
             outcome,
         }
     }
+}
 
+impl Event {
     /// When it ended.
     #[must_use]
     pub fn at(&self) -> SystemTime {
@@ -82,7 +101,7 @@ fn whole(number: u128) -> u64 {
 }
 
 /// Adds an event.
-pub(super) fn append(dir: &Dir, mut event: Event) -> Result<(), StoreError> {
+pub(super) fn append(dir: &Dir, mut event: Event<Ended>) -> Result<(), StoreError> {
     let path = dir.path_of(NAME);
     if event.ops > EVENT_OPS_MAX {
         shorten(&mut event.plan);
@@ -109,9 +128,10 @@ pub(super) fn append(dir: &Dir, mut event: Event) -> Result<(), StoreError> {
 }
 
 /// Leaves out what there may be a quarter of a million of.
-fn shorten(plan: &mut Plan) {
-    plan.ops.clear();
-    shorten_change(&mut plan.change);
+fn shorten(ended: &mut Ended) {
+    ended.began = None;
+    ended.plan.ops.clear();
+    shorten_change(&mut ended.plan.change);
 }
 
 fn shorten_change(change: &mut Change) {
@@ -127,7 +147,7 @@ fn shorten_change(change: &mut Change) {
     }
 }
 
-pub(super) fn to_line(event: &Event) -> std::io::Result<Vec<u8>> {
+pub(super) fn to_line(event: &Event<impl Serialize>) -> std::io::Result<Vec<u8>> {
     // Behind a line that a dead process left unfinished, too.
     let mut line = vec![b'\n'];
     serde_json::to_writer(&mut line, event)?;
@@ -164,14 +184,17 @@ mod tests {
 
     use super::*;
 
-    fn event() -> Event {
-        let plan = Plan {
+    fn ended(plan: Plan) -> Event<Ended> {
+        Event::now(Ended { plan, began: None }, Outcome::Committed)
+    }
+
+    fn event() -> Event<Ended> {
+        ended(Plan {
             change: Change::Repaired,
             on_failure: OnFailure::Continue,
             ops: Vec::new(),
             warnings: Vec::new(),
-        };
-        Event::now(Some(Instant::now()), plan, Outcome::Committed)
+        })
     }
 
     /// A container with so many ports that the plan for it is longer than an event may be.
@@ -198,7 +221,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dir = Dir::create(root.path(), "network", Durability::Kernel).unwrap();
         let ops = plan.ops.len();
-        append(&dir, Event::now(None, plan, Outcome::Committed)).unwrap();
+        append(&dir, ended(plan)).unwrap();
         assert!(dir.read(NAME).unwrap().unwrap().len() < EVENT_BYTES_MAX);
         let (events, _) = read(&dir).unwrap();
         assert_eq!((events[0].ops, events[0].plan.ops.len()), (ops, 0));

@@ -42,8 +42,10 @@ use mydocker_core::{
     Change, ContainerName, Entry, Hearsay, Netns, NetworkName, Outcome, Plan, Recorder, Request,
     Snapshot, State,
 };
+use serde_json::value::RawValue;
 
 use begun::Last;
+use history::Ended;
 use legacy::journal;
 use tables::{Kept, Subject, Tables};
 
@@ -88,8 +90,8 @@ pub struct Store {
     subject: Subject,
     writer: Option<Writer>,
     lock: Option<Lock>,
-    /// When the transaction under way began, if this process began it.
-    began: Option<Instant>,
+    /// When the transaction under way began and what was written of it, if this process began it.
+    began: Option<(Instant, Box<RawValue>)>,
     /// Why the history misses something.
     forgotten: Option<StoreError>,
 }
@@ -236,6 +238,7 @@ impl Store {
     /// It was not put down, or can't be read again. The files are as before, or the new ones.
     pub fn rebuild(&mut self, state: &State) -> Result<(), StoreError> {
         self.writer = None;
+        self.began = None;
         if !self.lock.as_ref().is_some_and(Lock::is_exclusive) {
             return Err(self.read_only());
         }
@@ -288,6 +291,7 @@ impl Store {
     /// As when it was opened.
     pub fn reopen(&mut self) -> Result<(), StoreError> {
         self.writer = None;
+        self.began = None;
         if !self.lock.as_ref().is_some_and(Lock::is_exclusive) {
             return Err(self.read_only());
         }
@@ -544,10 +548,11 @@ impl Recorder for Store {
         };
         match entry {
             Entry::Begin(plan) => {
-                self.began = Some(Instant::now());
+                let began = Instant::now();
                 self.check_definition(&plan.change)?;
                 self.state.absorb(entry).map_err(contradiction)?;
-                begun::write(&writer.run, number, plan)?;
+                let written = begun::write(&writer.run, number, plan)?;
+                self.began = Some((began, written));
             }
             Entry::End(outcome) => {
                 let plan = self.state.pending().cloned();
@@ -566,7 +571,8 @@ impl Recorder for Store {
                     }
                 }
                 if let Some(plan) = plan {
-                    let event = Event::now(self.began.take(), plan, outcome.clone());
+                    let began = self.began.take();
+                    let event = Event::now(Ended { plan, began }, outcome.clone());
                     self.forgotten = history::append(run, event).err();
                 }
             }
@@ -618,7 +624,7 @@ fn pending(run: &Dir, tables: &Path, ended: u64) -> Result<Option<Plan>, StoreEr
 fn create(run: &Dir, subject: &Subject, state: &State) -> Result<Tables, StoreError> {
     // The plan that is there goes on from tables that are no more, or from files of an older format.
     match state.pending() {
-        Some(plan) => begun::write(run, 1, plan)?,
+        Some(plan) => drop(begun::write(run, 1, plan)?),
         None => run.remove(begun::NAME, Durability::Kernel)?,
     }
     Tables::create(run, subject, state, 0)
