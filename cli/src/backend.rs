@@ -69,6 +69,10 @@ impl Executor for Backend {
         self.inner().apply(ops)
     }
 
+    fn hurry(&mut self) {
+        self.inner().hurry();
+    }
+
     fn observe(&mut self, wanted: &Footprint) -> Result<Footprint, OpError> {
         self.inner().observe(wanted)
     }

@@ -23,6 +23,10 @@ pub trait Executor {
     /// result says that it landed (or may have), and a [`Transaction`] undoes it.
     fn apply(&mut self, ops: &[Op]) -> Vec<OpResult>;
 
+    /// Told after each transaction that did what it was to do: what a kernel puts off, it is made to do
+    /// before somebody relies on it.
+    fn hurry(&mut self) {}
+
     /// Every object that carries our mark, in the host and in the sandboxes that `wanted` speaks
     /// of; one that is gone holds nothing. A setting carries no mark: those of `wanted` are read,
     /// on links of ours, and told with the value that they have.
@@ -92,7 +96,12 @@ pub fn drive<R: Recorder>(
                 let results = executor.apply(ops);
                 transaction.handle_results(&results);
             }
-            Step::Done(outcome) => return Ok(outcome.clone()),
+            Step::Done(outcome) => {
+                if *outcome == Outcome::Committed {
+                    executor.hurry();
+                }
+                return Ok(outcome.clone());
+            }
         }
     }
 }

@@ -145,6 +145,10 @@ impl<X: Executor> Executor for Faulty<X> {
         results
     }
 
+    fn hurry(&mut self) {
+        self.inner.hurry();
+    }
+
     fn observe(&mut self, wanted: &Footprint) -> Result<Footprint, OpError> {
         self.inner.observe(wanted)
     }

@@ -88,6 +88,10 @@ impl<X: Executor, W: Write> Executor for Recorder<X, W> {
         results
     }
 
+    fn hurry(&mut self) {
+        self.inner.hurry();
+    }
+
     fn observe(&mut self, wanted: &Footprint) -> Result<Footprint, OpError> {
         self.inner.observe(wanted)
     }

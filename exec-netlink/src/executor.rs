@@ -5,8 +5,8 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use mydocker_core::{
-    ErrorKind, Executor, Facts, Footprint, Instance, LinkName, Listener, Netns, Ns, Object, Op,
-    OpError, OpResult, PortBinding, Protocol,
+    ErrorKind, Executor, Facts, Footprint, Instance, LinkName, Listener, Master, Netns, Ns, Object,
+    Op, OpError, OpResult, PortBinding, Protocol, State,
 };
 
 use crate::errand::{Runner, Threads};
@@ -42,6 +42,8 @@ pub struct NetlinkExecutor {
     // Errands end when this is closed, and the firewall's socket first.
     errands: Errands,
     links: Links,
+    /// What was plugged in, and has a carrier that the kernel was not asked to see yet.
+    unseen: Vec<Master>,
 }
 
 /// Who carries out an op.
@@ -83,6 +85,7 @@ impl NetlinkExecutor {
             firewall: Firewall::default(),
             errands: Errands::new(Box::new(Threads)),
             links: Links::new(),
+            unseen: Vec::new(),
         })
     }
 
@@ -107,20 +110,6 @@ impl NetlinkExecutor {
             half_done(ops, &mut results, &error);
         }
         results
-    }
-
-    /// Has the kernel see what was plugged into bridges, and then those: until it has, both drop what is
-    /// sent.
-    fn hurry<'o>(&self, landed: impl Iterator<Item = &'o Op> + Clone) {
-        let plugged = landed.filter_map(|op| match op {
-            Op::Add(Object::Master(master)) => Some(master),
-            _ => None,
-        });
-        let bridges: BTreeSet<LinkName> = plugged.clone().map(|master| master.bridge).collect();
-        for link in plugged.map(|master| master.link).chain(bridges) {
-            // Whether it has a carrier is no news.
-            let _ = carrier::see(&self.socket, link);
-        }
     }
 
     fn apply_in(&mut self, ns: &Ns, ops: &[Op]) -> Vec<OpResult> {
@@ -203,6 +192,10 @@ impl Drop for NetlinkExecutor {
 }
 
 impl Executor for NetlinkExecutor {
+    fn attend(&mut self, _: &State) {
+        self.unseen.clear();
+    }
+
     fn apply(&mut self, ops: &[Op]) -> Vec<OpResult> {
         self.links.clear();
         if removes_rules(ops) && self.firewall.open(&self.home).is_ok() {
@@ -227,8 +220,23 @@ impl Executor for NetlinkExecutor {
                 break;
             }
         }
-        self.hurry(landed(ops, &results));
+        let plugged = landed(ops, &results).filter_map(|op| match op {
+            Op::Add(Object::Master(master)) => Some(master),
+            _ => None,
+        });
+        self.unseen.extend(plugged.cloned());
         results
+    }
+
+    /// Has the kernel see what was plugged into bridges, and then those: until it has, both drop what is
+    /// sent. It has begun meanwhile, and who asks at once waits for it.
+    fn hurry(&mut self) {
+        let plugged = std::mem::take(&mut self.unseen);
+        let bridges: BTreeSet<LinkName> = plugged.iter().map(|master| master.bridge).collect();
+        for link in plugged.iter().map(|master| master.link).chain(bridges) {
+            // Whether it has a carrier is no news.
+            let _ = carrier::see(&self.socket, link);
+        }
     }
 
     fn observe(&mut self, wanted: &Footprint) -> Result<Footprint, OpError> {

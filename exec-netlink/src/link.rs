@@ -82,18 +82,17 @@ pub(crate) fn send(index: u32, netns: BorrowedFd<'_>, name: LinkName, mac: Optio
 }
 
 /// Plugs a link into a bridge and raises it, without an IPv6 address of its own if it could have
-/// one; that mode is refused at creation.
-/// Equivalent to: ip link set LINK master BRIDGE addrgenmode none up
-pub(crate) fn plug(link: &Known, bridge: u32) -> Request {
-    let mut port = LinkUnspec::new_with_index(link.index)
-        .controller(bridge)
-        .up();
+/// one; that mode is refused at creation, and told to everybody who heeds links that are up, which takes
+/// the longer the more of them there are.
+/// Equivalent to: ip link set LINK master BRIDGE addrgenmode none; ip link set LINK up
+pub(crate) fn plug(link: &Known, bridge: u32) -> [Request; 2] {
+    let mut port = LinkUnspec::new_with_index(link.index).controller(bridge);
     if link.has_ipv6 {
         let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
         let inet6 = AfSpecUnspec::Inet6(vec![mode]);
         port = port.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![inet6]));
     }
-    change(port)
+    [change(port), raise(link.index)]
 }
 
 /// Equivalent to: ip link set LINK nomaster down

@@ -121,24 +121,36 @@ impl Space<'_> {
         }
         // Namespaces that messages refer to must stay open until the kernel has seen them.
         let mut open = Vec::new();
-        let mut requests = Vec::new();
+        let (mut requests, mut counts) = (Vec::new(), Vec::new());
         let mut refused = None;
         for object in &objects {
-            match self.request(object, &mut open) {
-                Ok(request) => requests.push(request),
+            match self.requests(object, &mut open) {
+                Ok(more) => {
+                    counts.push(more.len());
+                    requests.extend(more);
+                }
                 Err(error) => {
                     refused = Some(error);
                     break;
                 }
             }
         }
-        let answers = self.socket.exchange(&requests);
-        let answers = objects.iter().zip(answers);
-        let mut results: Vec<OpResult> = answers.map(|(object, a)| verdict(object, a)).collect();
+        let mut answers = self.socket.exchange(&requests).into_iter();
+        let mut results: Vec<OpResult> = Vec::with_capacity(objects.len());
+        for (object, count) in objects.iter().zip(counts) {
+            let mut result = Ok(());
+            for answer in answers.by_ref().take(count) {
+                result = result.and(answer.map(drop));
+            }
+            results.push(verdict(object, result));
+        }
         for (object, result) in objects.iter().zip(&mut results) {
             match (object, &result) {
                 (Object::Move(moved), Err(_)) => self.return_stray(moved, result),
-                (Object::Up(Up { link }), Ok(())) => self.hurry(link),
+                (Object::Up(Up { link }), Ok(())) if self.waits(link, &objects) => {
+                    // Whether it has a carrier is no news.
+                    let _ = carrier::see(&*self.socket, link.name);
+                }
                 _ => {}
             }
         }
@@ -148,12 +160,18 @@ impl Space<'_> {
         results
     }
 
-    /// A container's link that was raised: IPv6 waits for its carrier.
-    fn hurry(&self, link: &Link) {
-        if matches!(self.ns, Ns::Sandbox(_)) && !self.is_loopback(link) {
-            // Whether it has one is no news.
-            let _ = carrier::see(&*self.socket, link.name);
-        }
+    /// Whether a container's link that was raised has something that waits until the kernel sees its
+    /// carrier, as IPv6 does. What had its addresses before may have some of that.
+    fn waits(&self, link: &Link, objects: &[&Object]) -> bool {
+        let mut addresses = objects.iter().filter_map(|object| match object {
+            Object::Address(address) if address.link == *link => Some(address.address),
+            _ => None,
+        });
+        let is_given_v4_only = match addresses.next() {
+            Some(first) => first.addr().is_ipv4() && addresses.all(|more| more.addr().is_ipv4()),
+            None => false,
+        };
+        matches!(self.ns, Ns::Sandbox(_)) && !self.is_loopback(link) && !is_given_v4_only
     }
 
     /// A link whose name is taken where it goes is sent there all the same and then not renamed:
@@ -190,9 +208,13 @@ impl Space<'_> {
         }
     }
 
-    /// The message that sets `object`, of a link that was looked up.
-    fn request(&self, object: &Object, open_files: &mut Vec<File>) -> Result<Request, OpError> {
-        Ok(match object {
+    /// The messages that set `object`, of a link that was looked up.
+    fn requests(
+        &self,
+        object: &Object,
+        open_files: &mut Vec<File>,
+    ) -> Result<Vec<Request>, OpError> {
+        Ok(vec![match object {
             Object::Move(moved) => {
                 let index = self.known(moved.peer())?.index;
                 let netns = open(&moved.to.ns)?;
@@ -202,7 +224,7 @@ impl Space<'_> {
             }
             Object::Master(Master { link, bridge }) => {
                 let bridge = self.known(*bridge)?;
-                link::plug(&self.known(*link)?, bridge.index)
+                return Ok(link::plug(&self.known(*link)?, bridge.index).into());
             }
             Object::Hairpin(Hairpin { link }) => link::hairpin(self.known(*link)?.index, true),
             Object::Address(Address { link, address }) => {
@@ -212,7 +234,7 @@ impl Space<'_> {
             Object::Up(Up { link }) => link::raise(self.known(link.name)?.index),
             Object::Route(route) => route::add(self.known(route.link.name)?.index, route)?,
             other => return Err(not_ours_to_do(other)),
-        })
+        }])
     }
 
     /// Takes an object out. What is not there, or lacks our mark, is out already.
@@ -502,12 +524,12 @@ fn changes(ops: &[Op]) -> Vec<&Object> {
 }
 
 /// An answer in our words: a link that is no port of a bridge lacks what hairpin mode stands on.
-fn verdict(object: &Object, answer: Answer) -> OpResult {
-    match (object, answer) {
+fn verdict(object: &Object, result: OpResult) -> OpResult {
+    match (object, result) {
         (Object::Hairpin(Hairpin { link }), Err(error)) if error.kind == ErrorKind::Unsupported => {
             Err(missing(format!("bridge of {link}")))
         }
-        (_, answer) => answer.map(drop),
+        (_, result) => result,
     }
 }
 
