@@ -15,6 +15,8 @@ mod single_dash;
 mod start;
 mod time;
 
+use std::ffi::OsString;
+
 use command::completion::Question;
 use command::man;
 use failure::Failure;
@@ -27,17 +29,18 @@ fn main() -> std::process::ExitCode {
 /// Does what the command line says. What to exit with.
 fn run() -> u8 {
     // A supervisor is this program again, and must fork before anything starts a thread.
-    if let Some(code) = mydocker::container::reexec(&attachment::make) {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    if let Some(code) = mydocker::container::reexec(&words, &attachment::make) {
         return code;
     }
-    let done = if let Some(version) = args::version() {
+    let done = if let Some(version) = args::version(&words) {
         report::line(version).map(|()| 0).map_err(Failure::from)
-    } else if let Some(question) = Question::read() {
+    } else if let Some(question) = Question::of(&words) {
         question.answer().map(|()| 0)
-    } else if let Some(words) = man::wanted() {
+    } else if let Some(words) = man::wanted(&words) {
         man::write(words).map(|()| 0)
     } else {
-        command::run(args::Cli::read())
+        command::run(args::Cli::read(words))
     };
     done.unwrap_or_else(|failure| {
         failure.report();

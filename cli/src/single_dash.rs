@@ -8,8 +8,7 @@ use clap::{ArgAction, CommandFactory};
 use crate::args::Cli;
 
 /// Rewrites the original's `-net x` to `--net x`. Stops where the container's own words begin.
-pub(crate) fn double_dashes(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    let args: Vec<OsString> = args.collect();
+pub(crate) fn double_dashes(args: Vec<OsString>) -> Vec<OsString> {
     // To describe all commands takes longer than most of them do.
     if !args.iter().any(|arg| is_in_question(arg)) {
         return args;
@@ -115,7 +114,7 @@ mod tests {
     use crate::args::Command;
 
     fn rewritten(line: &str) -> String {
-        let args = line.split(' ').map(OsString::from);
+        let args = line.split(' ').map(OsString::from).collect();
         let out: Vec<String> = double_dashes(args)
             .into_iter()
             .map(|arg| arg.into_string().unwrap())
@@ -172,8 +171,8 @@ mod tests {
                 "x",
                 "--dry-run",
             ]
-            .into_iter()
-            .map(OsString::from),
+            .map(OsString::from)
+            .into(),
         ))
         .unwrap();
         let Command::Run(run) = cli.command else {

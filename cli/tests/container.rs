@@ -93,7 +93,8 @@ const TESTS: [(&str, Test); 10] = [
 ];
 
 fn main() -> ExitCode {
-    if let Some(code) = reexec(&network) {
+    let words: Vec<_> = std::env::args_os().collect();
+    if let Some(code) = reexec(&words, &network) {
         return code.into();
     }
     let mut args = Arguments::from_args();

@@ -29,6 +29,7 @@ pub mod netns;
 pub mod nft;
 mod observe;
 mod removal;
+mod room;
 mod route;
 mod rtnl;
 mod space;

@@ -9,11 +9,10 @@ use nix::sys::socket::MsgFlags;
 
 use crate::errno;
 use crate::nft::attr::{attrs, native_u32};
+use crate::room::Room;
 
 /// Bytes of `struct nlmsghdr` (linux/netlink.h).
 pub(crate) const HEADER_BYTES: usize = 16;
-/// More than the kernel puts into one datagram of a dump (32 KiB, `netlink_recvmsg`).
-pub(crate) const RECEIVE_BYTES: usize = 64 * 1024;
 
 /// linux/netlink.h
 pub(crate) const NLMSG_ERROR: u16 = 2;
@@ -96,7 +95,6 @@ pub(crate) struct Client {
     what: &'static str,
     socket: Arc<Socket>,
     sequence: u32,
-    buffer: Vec<u8>,
 }
 
 impl Client {
@@ -119,7 +117,6 @@ impl Client {
             what,
             socket,
             sequence: 0,
-            buffer: Vec::with_capacity(RECEIVE_BYTES),
         }
     }
 
@@ -135,8 +132,9 @@ impl Client {
         set_sequence(&mut message, 0, sequence);
         let failed = |error: io::Error| errno::of_io(self.what, &error);
         send(&self.socket, &message).map_err(failed)?;
-        while receive(&self.socket, &mut self.buffer).map_err(failed)? {
-            for message in messages(&self.buffer).filter(|m| m.sequence == sequence) {
+        let mut room = Room::new();
+        while receive(&self.socket, &mut room).map_err(failed)? {
+            for message in messages(&room).filter(|m| m.sequence == sequence) {
                 match message.kind {
                     NLMSG_DONE | NLMSG_ERROR => return verdict(&message),
                     _ => each(&message),

@@ -18,7 +18,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::errand::{Errand, Runner};
 use crate::home::Home;
-use crate::netlink::{RECEIVE_BYTES, messages, receive};
+use crate::netlink::{messages, receive};
+use crate::room::Room;
 use crate::rtnl::{Request, RouteSocket};
 use crate::{errno, link};
 
@@ -89,7 +90,7 @@ pub(crate) fn remove(
     let count = links.len();
     let open = || Ok((RouteSocket::open()?, Announcements::open(count)?));
     let opened: io::Result<_> = home.inside(open)?;
-    let (mut socket, mut heard) = opened.map_err(of_rtnetlink)?;
+    let (mut socket, heard) = opened.map_err(of_rtnetlink)?;
     let datagram = socket.write(std::slice::from_ref(request));
     let mut listens = true;
     if let Ok(line) = errands.run(Some((&socket, &datagram.bytes))) {
@@ -123,7 +124,6 @@ pub(crate) fn remove(
 /// A socket that hears of every link of its namespace that goes.
 struct Announcements {
     socket: Socket,
-    buffer: Vec<u8>,
 }
 
 impl Announcements {
@@ -135,14 +135,14 @@ impl Announcements {
             let _ = setsockopt(&socket, sockopt::RcvBufForce, &(links * TOLD_BYTES_MAX));
         }
         socket.bind(&SocketAddr::new(0, LINK_GROUPS))?;
-        let buffer = Vec::with_capacity(RECEIVE_BYTES);
-        Ok(Self { socket, buffer })
+        Ok(Self { socket })
     }
 
     /// Strikes out those that are gone. Fails when some that are may not have been told.
-    fn strike(&mut self, links: &mut BTreeSet<u32>) -> io::Result<()> {
-        while receive(&self.socket, &mut self.buffer)? {
-            for gone in messages(&self.buffer).filter_map(|message| link::gone(&message)) {
+    fn strike(&self, links: &mut BTreeSet<u32>) -> io::Result<()> {
+        let mut room = Room::new();
+        while receive(&self.socket, &mut room)? {
+            for gone in messages(&room).filter_map(|message| link::gone(&message)) {
                 links.remove(&gone);
             }
         }

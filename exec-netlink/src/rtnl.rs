@@ -16,9 +16,8 @@ use netlink_sys::Socket;
 use netlink_sys::constants::NETLINK_ROUTE;
 
 use crate::errno;
-use crate::netlink::{
-    HEADER_BYTES, NLMSG_DONE, NLMSG_ERROR, RECEIVE_BYTES, messages, receive, send, verdict,
-};
+use crate::netlink::{HEADER_BYTES, NLMSG_DONE, NLMSG_ERROR, messages, receive, send, verdict};
+use crate::room::Room;
 
 /// Messages of one datagram: their answers must all fit the receive queue, whose default
 /// (`net.core.rmem_default`, 212,992 bytes) takes some 200 of them.
@@ -92,7 +91,6 @@ pub(crate) struct Datagram {
 pub(crate) struct RouteSocket {
     socket: Socket,
     sequence: u32,
-    buffer: Vec<u8>,
 }
 
 impl AsFd for RouteSocket {
@@ -113,7 +111,6 @@ impl RouteSocket {
         Ok(Self {
             socket,
             sequence: 1,
-            buffer: Vec::with_capacity(RECEIVE_BYTES),
         })
     }
 
@@ -162,14 +159,15 @@ impl RouteSocket {
         let (first, requests) = (datagram.first, datagram.requests);
         let mut answers: Vec<Option<Answer>> = vec![None; requests];
         let mut open = requests;
+        let mut room = Room::new();
         while open > 0 {
-            match receive(&self.socket, &mut self.buffer) {
+            match receive(&self.socket, &mut room) {
                 Ok(true) => {}
                 Ok(false) => break,
                 // The queue overflowed: whose answer was lost will show.
                 Err(_) => continue,
             }
-            for message in messages(&self.buffer) {
+            for message in messages(&room) {
                 let index = message.sequence.wrapping_sub(first) as usize;
                 let Some(slot) = answers.get_mut(index) else {
                     continue;
@@ -212,8 +210,9 @@ impl RouteSocket {
         let failed = |error: io::Error| errno::of_io("rtnetlink", &error);
         send(&self.socket, &datagram).map_err(failed)?;
         let (mut all, mut intact) = (Vec::new(), true);
-        while receive(&self.socket, &mut self.buffer).map_err(failed)? {
-            for message in messages(&self.buffer) {
+        let mut room = Room::new();
+        while receive(&self.socket, &mut room).map_err(failed)? {
+            for message in messages(&room) {
                 if message.sequence != sequence {
                     continue;
                 }

@@ -19,6 +19,7 @@ pub(crate) use network::{
 };
 pub(crate) use run::Run;
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -207,18 +208,17 @@ impl Ports {
 
 /// What `--version` prints, if nothing else is asked for: then no command needs to be described, which
 /// takes as long as all the rest of it.
-pub(crate) fn version() -> Option<&'static str> {
-    let mut words = std::env::args_os().skip(1);
-    match (words.next(), words.next()) {
-        (Some(word), None) if word == "--version" || word == "-V" => Some(VERSION),
+pub(crate) fn version(words: &[OsString]) -> Option<&'static str> {
+    match words {
+        [_, word] if word == "--version" || word == "-V" => Some(VERSION),
         _ => None,
     }
 }
 
 impl Cli {
     /// Reads the command line, single-dash long flags included.
-    pub(crate) fn read() -> Self {
-        alone::read(double_dashes(std::env::args_os())).unwrap_or_else(|error| error.exit())
+    pub(crate) fn read(words: Vec<OsString>) -> Self {
+        alone::read(double_dashes(words)).unwrap_or_else(|error| error.exit())
     }
 }
 

@@ -72,13 +72,12 @@ pub(crate) struct Question {
 
 impl Question {
     /// The question, if this process was started to answer one: `mydocker -- WORD…`, which is no command.
-    pub(crate) fn read() -> Option<Self> {
-        let mut args = env::args_os().skip(1);
-        if args.next()? != "--" {
-            return None;
-        }
+    pub(crate) fn of(words: &[OsString]) -> Option<Self> {
+        let words = match words {
+            [_, mark, words @ ..] if mark == "--" => words.to_vec(),
+            _ => return None,
+        };
         let asker = env::var_os(ASKER)?;
-        let words = args.collect();
         Some(Self { asker, words })
     }
 
@@ -90,7 +89,7 @@ impl Question {
             Failure::refused(wanted).with_code(2)
         })?;
         // As the command itself takes them.
-        let mut words = double_dashes(self.words.into_iter());
+        let mut words = double_dashes(self.words);
         let index = index(&mut words)?;
         let (before, word) = (&words[..index], words[index].to_string_lossy());
         let mut command = Cli::command();

@@ -21,14 +21,16 @@ const SECTION: &str = "1";
 const MAN: &str = "__man";
 
 /// What follows `mydocker __man`, if that was said: the directory, and nothing else.
-pub(crate) fn wanted() -> Option<Vec<OsString>> {
-    let mut words = env::args_os().skip(1);
-    (words.next()? == MAN).then(|| words.collect())
+pub(crate) fn wanted(words: &[OsString]) -> Option<&[OsString]> {
+    match words {
+        [_, mark, words @ ..] if mark == MAN => Some(words),
+        _ => None,
+    }
 }
 
 /// Writes a page for each command into a directory, which is made if it is missing.
-pub(crate) fn write(words: Vec<OsString>) -> Result<(), Failure> {
-    let [dir] = &words[..] else {
+pub(crate) fn write(words: &[OsString]) -> Result<(), Failure> {
+    let [dir] = words else {
         let wrong = format!("{MAN} takes one directory, and here are {}", words.len());
         return Err(Failure::refused(wrong).with_code(2));
     };

@@ -1,6 +1,6 @@
 //! The process that watches over one container: this program, executed again.
 
-use std::{env, os::fd::OwnedFd, path::PathBuf};
+use std::{ffi::OsString, os::fd::OwnedFd, path::PathBuf};
 
 use anyhow::{Context, bail};
 use rustix::process::setsid;
@@ -31,20 +31,17 @@ pub(crate) const SUPERVISE: &str = "__supervise";
 pub(crate) const PASSED_ON: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
 
 /// Call this first thing in `main`, before any thread is started: does the work of a hidden subcommand
-/// if the arguments name one, and answers what to exit with.
-pub fn reexec(make_network: &NetworkFactory<'_>) -> Option<u8> {
-    let mut args = env::args_os().skip(1);
-    let work = args.next()?;
+/// if the command line names one, and answers what to exit with.
+pub fn reexec(words: &[OsString], make_network: &NetworkFactory<'_>) -> Option<u8> {
+    let work = words.get(1)?;
     if work != SUPERVISE && work != EXECUTE {
         return None;
     }
-    let mut path = || {
-        args.next()
-            .map(PathBuf::from)
-            .context("an argument is missing")
-    };
-    let mut worked = || -> anyhow::Result<()> {
-        let (root, run_root, id) = (path()?, path()?, path()?);
+    let worked = || -> anyhow::Result<()> {
+        let [_, _, root, run_root, id, ..] = words else {
+            bail!("an argument is missing");
+        };
+        let (root, run_root) = (PathBuf::from(root), PathBuf::from(run_root));
         let id = id.to_str().unwrap_or_default().parse()?;
         let containers = Containers::open(&root, &run_root)?;
         match work == EXECUTE {

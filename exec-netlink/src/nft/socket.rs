@@ -16,9 +16,8 @@ use super::dump::{self, Contents, Seen, Table};
 use super::error::{Acknowledgement, BatchError};
 use super::message::{Message, messages, request};
 use crate::netlink::{receive, send};
+use crate::room::Room;
 
-/// More than the kernel puts into one datagram of a dump (32 KiB, `netlink_recvmsg`).
-const RECEIVE_BYTES: usize = 64 * 1024;
 /// What a socket takes without being asked (`net.core.wmem_default` is 212,992).
 const SEND_BYTES_DEFAULT: usize = 100 * 1024;
 /// How often a dump is started again because the ruleset changed under it.
@@ -35,7 +34,6 @@ const DUMP_TRIES_MAX: usize = 64;
 pub struct NftSocket {
     socket: Arc<Socket>,
     sequence: u32,
-    buffer: Vec<u8>,
 }
 
 impl NftSocket {
@@ -49,7 +47,6 @@ impl NftSocket {
         Ok(Self {
             socket: Arc::new(socket),
             sequence: 0,
-            buffer: Vec::with_capacity(RECEIVE_BYTES),
         })
     }
 
@@ -69,8 +66,9 @@ impl NftSocket {
         let mut answered = false;
         let mut refusal: Option<(u32, Acknowledgement)> = None;
         let mut lost = None;
+        let mut room = Room::new();
         loop {
-            match receive(&self.socket, &mut self.buffer) {
+            match receive(&self.socket, &mut room) {
                 Ok(true) => {}
                 Ok(false) => break,
                 // The queue overflowed. What is in it still counts.
@@ -80,7 +78,7 @@ impl NftSocket {
                 }
                 Err(_) => break,
             }
-            for message in messages(&self.buffer) {
+            for message in messages(&room) {
                 let index = message.sequence.wrapping_sub(first);
                 let Some(ack) = Acknowledgement::decode(&message) else {
                     continue;
@@ -263,8 +261,9 @@ impl NftSocket {
     ) -> io::Result<Option<Vec<T>>> {
         let sequence = self.ask(family, kind, NLM_F_DUMP, fill)?;
         let (mut all, mut intact) = (Vec::new(), true);
-        while receive(&self.socket, &mut self.buffer)? {
-            for message in messages(&self.buffer).filter(|m| m.sequence == sequence) {
+        let mut room = Room::new();
+        while receive(&self.socket, &mut room)? {
+            for message in messages(&room).filter(|m| m.sequence == sequence) {
                 intact &= message.flags & NLM_F_DUMP_INTR == 0;
                 if let Some(ack) = Acknowledgement::decode(&message) {
                     return Err(io::Error::from_raw_os_error(ack.errno));
@@ -288,8 +287,9 @@ impl NftSocket {
         sequence: u32,
         decode: impl Fn(&Message<'_>) -> Option<T>,
     ) -> io::Result<T> {
-        while receive(&self.socket, &mut self.buffer)? {
-            for message in messages(&self.buffer).filter(|m| m.sequence == sequence) {
+        let mut room = Room::new();
+        while receive(&self.socket, &mut room)? {
+            for message in messages(&room).filter(|m| m.sequence == sequence) {
                 if let Some(ack) = Acknowledgement::decode(&message) {
                     return Err(io::Error::from_raw_os_error(ack.errno));
                 }
