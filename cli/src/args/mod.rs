@@ -5,6 +5,7 @@ mod completion;
 mod container;
 mod image;
 mod network;
+mod plain;
 mod run;
 
 pub(crate) use completion::{Completion, Shell};
@@ -44,11 +45,11 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// Where networks, images and containers are kept
-    #[arg(long, global = true, value_name = "DIR", env = "MYDOCKER_ROOT", help_heading = GLOBAL)]
+    #[arg(long, global = true, value_name = "DIR", env = ROOT_VARIABLE, help_heading = GLOBAL)]
     #[arg(default_value = ROOT)]
     pub(crate) root: PathBuf,
     /// Where endpoints and leases are kept: a directory that a reboot clears
-    #[arg(long, global = true, value_name = "DIR", env = "MYDOCKER_RUN_ROOT", help_heading = GLOBAL)]
+    #[arg(long, global = true, value_name = "DIR", env = RUN_ROOT_VARIABLE, help_heading = GLOBAL)]
     #[arg(default_value = RUN_ROOT)]
     pub(crate) run_root: PathBuf,
     /// Who carries plans out
@@ -62,6 +63,9 @@ const VERSION: &str = concat!(env!("CARGO_BIN_NAME"), " ", env!("CARGO_PKG_VERSI
 /// Where things are kept unless somebody says otherwise.
 pub(crate) const ROOT: &str = "/var/lib/mydocker";
 pub(crate) const RUN_ROOT: &str = "/run/mydocker";
+/// Where the environment says so.
+const ROOT_VARIABLE: &str = "MYDOCKER_ROOT";
+const RUN_ROOT_VARIABLE: &str = "MYDOCKER_RUN_ROOT";
 
 /// The heading of what every command takes.
 const GLOBAL: &str = "Global options";

@@ -275,7 +275,7 @@ fn static_route(text: &str) -> Result<StaticRoute, String> {
 }
 
 /// A namespace by path, or by its name as `ip netns` lists it.
-fn netns(text: &str) -> Result<Netns, String> {
+pub(super) fn netns(text: &str) -> Result<Netns, String> {
     let path = if text.contains('/') {
         text.to_owned()
     } else {
