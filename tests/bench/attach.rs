@@ -10,7 +10,7 @@
 #![expect(clippy::print_stdout, reason = "a table for people")]
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mydocker_tests::bench::{Cost, FLOOR_TABLE, Line, Median, Stand, keep, numbers, settle, timed};
 use serde::Serialize;
@@ -39,7 +39,6 @@ fn cell(floor: Median, ours: Median) -> String {
 struct Bench {
     stand: Stand,
     bridge: String,
-    sandbox: PathBuf,
     parked: usize,
 }
 
@@ -50,7 +49,6 @@ impl Bench {
         stand.host.sh(FLOOR_TABLE);
         Ok(Self {
             bridge: stand.index("n"),
-            sandbox: stand.host.sandbox("bench"),
             stand,
             parked: 0,
         })
@@ -66,9 +64,8 @@ impl Bench {
     }
 
     /// One attach and detach of each, as costs in the order of a row.
-    fn round(&self, number: u32) -> [Cost; 5] {
+    fn round(&self, number: u32, sandbox: &Path) -> [Cost; 5] {
         let index = (FIRST_INDEX + number).to_string();
-        let sandbox = self.sandbox.display().to_string();
         let (address, gateway, port) = ("10.1.255.1", "10.1.0.1", "9000");
         let with_prefix = format!("{address}/16");
         let floor = |detach: &str| {
@@ -77,7 +74,7 @@ impl Bench {
                 "floor0",
                 &index,
                 &self.bridge,
-                &sandbox,
+                &sandbox.display().to_string(),
                 &with_prefix,
                 gateway,
                 port,
@@ -90,7 +87,7 @@ impl Bench {
         };
         let ours = || {
             let attach = ["-p", "9000:80", "n", "bench"];
-            let attach = timed(self.stand.connect(&self.sandbox, &attach));
+            let attach = timed(self.stand.connect(sandbox, &attach));
             let detach = ["network", "disconnect", "n", "bench"];
             let detach = timed(self.stand.mydocker(&detach));
             settle();
@@ -109,7 +106,11 @@ impl Bench {
     }
 
     fn row(&self, rounds: u32) -> Row {
-        let costs: Vec<[Cost; 5]> = (0..rounds).map(|number| self.round(number)).collect();
+        // Younger than those that are parked, as that of a new container is.
+        let sandbox = self.stand.host.sandbox(&format!("bench{}", self.parked));
+        let costs: Vec<[Cost; 5]> = (0..rounds)
+            .map(|number| self.round(number, &sandbox))
+            .collect();
         let median =
             |at: usize| Median::of(&costs.iter().map(|costs| costs[at]).collect::<Vec<_>>());
         Row {
