@@ -14,7 +14,7 @@ use crate::firewall::{self, Firewall};
 use crate::home::{self, Home};
 use crate::removal::Errands;
 use crate::rtnl::RouteSocket;
-use crate::space::{Links, Space};
+use crate::space::{Links, Space, deleted};
 use crate::{carrier, census, conntrack, errno, facts, listeners, netns, observe, sysctl};
 
 /// Carries out ops on the running kernel, over netlink and `/proc/sys`; no process is started.
@@ -112,6 +112,24 @@ impl NetlinkExecutor {
         results
     }
 
+    /// Waits until the links that `ops` remove are gone, and corrects the results of those that are not.
+    ///
+    /// # Errors
+    /// The first such result.
+    fn end_removals(&mut self, ops: &[Op], results: &mut [OpResult]) -> OpResult {
+        let mut ended = Ok(());
+        for (links, error) in self.errands.end_removals() {
+            let tried = ops.iter().zip(results.iter_mut());
+            for (_, result) in
+                tried.filter(|(op, _)| deleted(op).is_some_and(|l| links.contains(&l)))
+            {
+                *result = Err(error.clone());
+            }
+            ended = ended.and(Err(error));
+        }
+        ended
+    }
+
     fn apply_in(&mut self, ns: &Ns, ops: &[Op]) -> Vec<OpResult> {
         let (home, links, instance) = (&self.home, &mut self.links, self.instance);
         if *ns == Ns::Host {
@@ -199,7 +217,7 @@ impl Executor for NetlinkExecutor {
     fn apply(&mut self, ops: &[Op]) -> Vec<OpResult> {
         self.links.clear();
         if removes_rules(ops) && self.firewall.open(&self.home).is_ok() {
-            // One errand does for both: links are removed before rules are.
+            // One errand does for both: links are down before rules go.
             self.firewall
                 .shared()
                 .into_iter()
@@ -212,6 +230,8 @@ impl Executor for NetlinkExecutor {
             let run = &rest[..run];
             let answers = match place {
                 Place::Firewall => self.apply_to_firewall(run),
+                // What is removed may be made again.
+                Place::In(_) if self.end_removals(ops, &mut results).is_err() => break,
                 Place::In(ns) => self.apply_in(ns, run),
             };
             let stop = answers.len() < run.len() || answers.iter().any(Result::is_err);
@@ -220,6 +240,8 @@ impl Executor for NetlinkExecutor {
                 break;
             }
         }
+        // The results say so.
+        let _ = self.end_removals(ops, &mut results);
         let plugged = landed(ops, &results).filter_map(|op| match op {
             Op::Add(Object::Master(master)) => Some(master),
             _ => None,

@@ -187,6 +187,7 @@ pub(crate) struct Seen {
 /// linux/if.h, linux/if_link.h, linux/rtnetlink.h, linux/socket.h
 mod abi {
     pub(super) const AF_UNSPEC: u8 = 0;
+    pub(super) const RTM_NEWLINK: u16 = 16;
     pub(super) const RTM_DELLINK: u16 = 17;
     pub(super) const IFF_UP: u32 = 1;
     pub(super) const IFLA_ADDRESS: u16 = 1;
@@ -217,6 +218,16 @@ pub(crate) fn gone(message: &Message<'_>) -> Option<u32> {
     let (head, _) = message.payload.split_first_chunk::<HEADER_BYTES>()?;
     let whole = message.kind == abi::RTM_DELLINK && head[0] == abi::AF_UNSPEC;
     whole.then(|| native_u32(head.get(4..)?)).flatten()
+}
+
+/// The link that an `RTM_NEWLINK` says is down.
+pub(crate) fn down(message: &Message<'_>) -> Option<u32> {
+    let (head, _) = message.payload.split_first_chunk::<HEADER_BYTES>()?;
+    let is_down = native_u32(head.get(8..)?)? & abi::IFF_UP == 0;
+    let whole = message.kind == abi::RTM_NEWLINK && head[0] == abi::AF_UNSPEC;
+    (whole && is_down)
+        .then(|| native_u32(head.get(4..)?))
+        .flatten()
 }
 
 impl Seen {

@@ -2,14 +2,15 @@
 //!
 //! A removal of links is done, and announced, in a millisecond. The call that asks for it returns 15
 //! to 20 ms later, when RCU callbacks have run (`netdev_run_todo`, net/core/dev.c). So somebody else
-//! makes the call ([`Runner`](crate::Runner)), and here it is listened for.
+//! makes the call ([`Runner`](crate::Runner)), and here it is listened for. What is down sends nothing any
+//! more: from then on rules may go as well, and they do while links go.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use mydocker_core::{OpError, OpResult};
+use mydocker_core::{LinkName, OpError, OpResult};
 use netlink_sys::constants::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
@@ -20,7 +21,7 @@ use crate::errand::{Errand, Runner};
 use crate::home::Home;
 use crate::netlink::{messages, receive};
 use crate::room::Room;
-use crate::rtnl::{Request, RouteSocket};
+use crate::rtnl::{Datagram, Request, RouteSocket};
 use crate::{errno, link};
 
 /// Who hears of links: `1 << (RTNLGRP_LINK - 1)`, linux/rtnetlink.h.
@@ -40,6 +41,7 @@ pub(crate) struct Errands {
     kept: Option<Arc<Socket>>,
     is_kept: bool,
     lines: Vec<OwnedFd>,
+    leaving: Vec<Departure>,
 }
 
 impl Errands {
@@ -49,6 +51,7 @@ impl Errands {
             kept: None,
             is_kept: false,
             lines: Vec::new(),
+            leaving: Vec::new(),
         }
     }
 
@@ -68,7 +71,8 @@ impl Errands {
         self.kept = None;
     }
 
-    fn run(&mut self, datagram: Option<(&RouteSocket, &[u8])>) -> io::Result<&OwnedFd> {
+    /// Begins an errand; which of the lines tells of it.
+    fn run(&mut self, datagram: Option<(&RouteSocket, &[u8])>) -> io::Result<usize> {
         let kept = self.kept.as_ref().filter(|_| !self.is_kept);
         let line = self.runner.run(Errand {
             datagram: datagram.map(|(socket, bytes)| (socket.as_fd(), bytes)),
@@ -76,52 +80,141 @@ impl Errands {
         })?;
         self.is_kept = self.kept.is_some();
         self.lines.push(line);
-        Ok(&self.lines[self.lines.len() - 1])
+        Ok(self.lines.len() - 1)
+    }
+
+    /// Sends what removes links of the host, by name and index, and returns when they are down or gone.
+    pub(crate) fn remove(
+        &mut self,
+        home: &Home,
+        request: &Request,
+        links: BTreeMap<LinkName, u32>,
+    ) -> OpResult {
+        let count = links.len();
+        let open = || Ok((RouteSocket::open()?, Announcements::open(count)?));
+        let opened: io::Result<_> = home.inside(open)?;
+        let (mut socket, heard) = opened.map_err(of_rtnetlink)?;
+        let datagram = socket.write(std::slice::from_ref(request));
+        let Ok(line) = self.run(Some((&socket, &datagram.bytes))) else {
+            return errno::gone_is_fine(socket.ask(request.clone()).map(drop));
+        };
+        let there: BTreeSet<u32> = links.values().copied().collect();
+        let mut departure = Departure {
+            names: links.into_keys().collect(),
+            request: request.clone(),
+            socket,
+            datagram,
+            heard,
+            listens: true,
+            line,
+            up: there.clone(),
+            there,
+        };
+        match departure.listen(&self.lines[line], |departure| departure.up.is_empty())? {
+            Told::All => self.leaving.push(departure),
+            Told::Sent => departure.conclude()?,
+        }
+        Ok(())
+    }
+
+    /// Waits until all links that are down are gone. Those that could not be removed, and why.
+    pub(crate) fn end_removals(&mut self) -> Vec<(BTreeSet<LinkName>, OpError)> {
+        let mut failed = Vec::new();
+        for mut departure in std::mem::take(&mut self.leaving) {
+            let line = &self.lines[departure.line];
+            let ended = departure
+                .listen(line, |departure| departure.there.is_empty())
+                .and_then(|_| departure.conclude());
+            if let Err(error) = ended {
+                failed.push((departure.names, error));
+            }
+        }
+        failed
     }
 }
 
-/// Sends what removes `links` of the host, by index, and returns when they are gone.
-pub(crate) fn remove(
-    home: &Home,
-    errands: &mut Errands,
-    request: &Request,
-    mut links: BTreeSet<u32>,
-) -> OpResult {
-    let count = links.len();
-    let open = || Ok((RouteSocket::open()?, Announcements::open(count)?));
-    let opened: io::Result<_> = home.inside(open)?;
-    let (mut socket, heard) = opened.map_err(of_rtnetlink)?;
-    let datagram = socket.write(std::slice::from_ref(request));
-    let mut listens = true;
-    if let Ok(line) = errands.run(Some((&socket, &datagram.bytes))) {
-        while !links.is_empty() {
+/// Links that somebody was sent to remove.
+#[derive(Debug)]
+struct Departure {
+    names: BTreeSet<LinkName>,
+    request: Request,
+    socket: RouteSocket,
+    datagram: Datagram,
+    heard: Announcements,
+    /// Whether nothing was missed.
+    listens: bool,
+    line: usize,
+    /// Those that are not known to be down, and not to be gone.
+    up: BTreeSet<u32>,
+    there: BTreeSet<u32>,
+}
+
+/// How listening ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Told {
+    /// All that was waited for was told.
+    All,
+    /// Whoever was sent is through, or is no more.
+    Sent,
+}
+
+impl Departure {
+    fn listen(&mut self, line: &OwnedFd, is_told: impl Fn(&Self) -> bool) -> Result<Told, OpError> {
+        while !is_told(self) {
             let mut fds = [
                 PollFd::new(line.as_fd(), PollFlags::POLLIN),
-                PollFd::new(heard.socket.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.heard.socket.as_fd(), PollFlags::POLLIN),
             ];
-            let watched = if listens { &mut fds[..] } else { &mut fds[..1] };
+            let watched = if self.listens {
+                &mut fds[..]
+            } else {
+                &mut fds[..1]
+            };
             match poll(watched, PollTimeout::NONE) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(of_rtnetlink(error.into())),
             }
             let [sent, told] = fds.map(|fd| fd.any() == Some(true));
             // What was not heard is not heard again: then it takes until the call returns.
-            listens = listens && !(told && heard.strike(&mut links).is_err());
-            if sent {
-                break;
+            self.listens = self.listens && !(told && self.strike().is_err());
+            if sent && !is_told(self) {
+                return Ok(Told::Sent);
             }
         }
-        if links.is_empty() {
+        Ok(Told::All)
+    }
+
+    /// Strikes out those that are down or gone. Fails when some that are may not have been told.
+    fn strike(&mut self) -> io::Result<()> {
+        let mut room = Room::new();
+        while receive(&self.heard.socket, &mut room)? {
+            for message in messages(&room) {
+                if let Some(index) = link::down(&message) {
+                    self.up.remove(&index);
+                }
+                if let Some(index) = link::gone(&message) {
+                    self.up.remove(&index);
+                    self.there.remove(&index);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What became of them, when nothing more is to be heard.
+    fn conclude(&mut self) -> OpResult {
+        if self.there.is_empty() {
             return Ok(());
         }
+        let answered = self.socket.answers(&self.datagram).pop().flatten();
+        // Who was to send it could not, or died before.
+        let answer = answered.unwrap_or_else(|| self.socket.ask(self.request.clone()));
+        errno::gone_is_fine(answer.map(drop))
     }
-    let answered = socket.answers(&datagram).pop().flatten();
-    // Who was to send it could not, or died before.
-    let answer = answered.unwrap_or_else(|| socket.ask(request.clone()));
-    errno::gone_is_fine(answer.map(drop))
 }
 
-/// A socket that hears of every link of its namespace that goes.
+/// A socket that hears of every link of its namespace.
+#[derive(Debug)]
 struct Announcements {
     socket: Socket,
 }
@@ -136,17 +229,6 @@ impl Announcements {
         }
         socket.bind(&SocketAddr::new(0, LINK_GROUPS))?;
         Ok(Self { socket })
-    }
-
-    /// Strikes out those that are gone. Fails when some that are may not have been told.
-    fn strike(&self, links: &mut BTreeSet<u32>) -> io::Result<()> {
-        let mut room = Room::new();
-        while receive(&self.socket, &mut room)? {
-            for gone in messages(&room).filter_map(|message| link::gone(&message)) {
-                links.remove(&gone);
-            }
-        }
-        Ok(())
     }
 }
 

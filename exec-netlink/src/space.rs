@@ -23,7 +23,7 @@ use nix::errno::Errno;
 use crate::errno::{gone_is_fine, missing};
 use crate::home::{Home, open};
 use crate::link::{BRIDGE_MTU_BYTES, Known, LOOPBACK_INDEX, Seen};
-use crate::removal::{self, Errands};
+use crate::removal::Errands;
 use crate::rtnl::{Answer, MESSAGES_MAX, Request, RouteSocket};
 use crate::{address, carrier, errno, link, netns, route, sysctl};
 
@@ -272,8 +272,8 @@ impl Space<'_> {
         self.undo(name, |seen| Some(link::delete(seen.index)))
     }
 
-    /// Removes links of the host, and returns when they are gone, before the kernel is through with
-    /// them. Many go at once: they are put into a group that is nobody else's.
+    /// Removes links of the host, and returns when they are down or gone
+    /// ([`Errands::end_removals`]). Many go at once: they are put into a group that is nobody else's.
     fn delete_all(&mut self, names: impl Iterator<Item = LinkName>) -> Vec<OpResult> {
         let names: Vec<LinkName> = names.collect();
         if names.len() < GROUP_MIN {
@@ -303,7 +303,8 @@ impl Space<'_> {
             .map(|(name, answer)| (*name, gone_is_fine(answer.map(drop))))
             .collect();
         let leave = goes.iter().filter(|(name, _)| results[*name].is_ok());
-        let leave = leave.map(|(_, index)| *index).collect();
+        let leave = leave.filter_map(|(name, index)| Some((name.parse().ok()?, *index)));
+        let leave = leave.collect();
         let left = self.announce(&link::delete_group(group), leave);
         if let Err(error) = left {
             let leaving = results.values_mut().filter(|result| result.is_ok());
@@ -320,7 +321,9 @@ impl Space<'_> {
         let mut results = Vec::with_capacity(names.len());
         for name in names {
             let result = match self.find(*name) {
-                Ok(Some(seen)) => self.announce(&link::delete(seen.index), [seen.index].into()),
+                Ok(Some(seen)) => {
+                    self.announce(&link::delete(seen.index), [(*name, seen.index)].into())
+                }
                 found => found.map(drop),
             };
             let failed = result.is_err();
@@ -332,9 +335,9 @@ impl Space<'_> {
         results
     }
 
-    fn announce(&mut self, request: &Request, links: BTreeSet<u32>) -> OpResult {
+    fn announce(&mut self, request: &Request, links: BTreeMap<LinkName, u32>) -> OpResult {
         match &mut self.errands {
-            Some(errands) => removal::remove(self.home, errands, request, links),
+            Some(errands) => errands.remove(self.home, request, links),
             None => gone_is_fine(self.socket.ask(request.clone()).map(drop)),
         }
     }
@@ -482,7 +485,7 @@ impl Space<'_> {
 }
 
 /// The link of the host that an op removes.
-fn deleted(op: &Op) -> Option<LinkName> {
+pub(crate) fn deleted(op: &Op) -> Option<LinkName> {
     match op {
         Op::Del(Object::Bridge(Bridge { name, .. }) | Object::Veth(Veth { name, .. })) => {
             Some(*name)
