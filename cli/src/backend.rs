@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use mydocker::store::Roots;
 use mydocker_core::{
-    Executor, Facts, Footprint, Listener, Netns, Op, OpError, OpResult, PortBinding, Protocol,
-    State,
+    Executor, Facts, Footprint, Instance, Listener, Netns, Op, OpError, OpResult, PortBinding,
+    Protocol, State,
 };
 use mydocker_exec_dryrun::{Kernel, Recorder};
 use mydocker_exec_netlink::NetlinkExecutor;
@@ -27,10 +27,14 @@ pub(crate) enum Backend {
 }
 
 impl Backend {
-    pub(crate) fn open(backend: args::Backend, roots: &Roots) -> Result<Self, Failure> {
+    pub(crate) fn open(
+        backend: args::Backend,
+        roots: &Roots,
+        instance: Instance,
+    ) -> Result<Self, Failure> {
         Ok(match backend {
             args::Backend::Netlink => {
-                let opened = NetlinkExecutor::open(roots.instance()?);
+                let opened = NetlinkExecutor::open(instance);
                 let executor = opened.map_err(Failure::no_netlink)?;
                 Self::Netlink(Box::new(executor.with_runner(Box::new(Processes))))
             }

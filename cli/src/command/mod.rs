@@ -21,7 +21,7 @@ mod upkeep;
 use std::collections::BTreeSet;
 
 use mydocker::engine::{Done, Engine, EngineError, View};
-use mydocker::store::{Event, Roots, Store};
+use mydocker::store::{Event, Options, Roots, Store};
 use mydocker_core::{Change, EndpointId, Plan, Request};
 use mydocker_exec_dryrun::{Rendering, render, render_warnings};
 
@@ -69,10 +69,13 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
 
 impl App {
     pub(crate) fn engine(&self) -> Result<Engine<Backend>, Failure> {
-        Ok(Engine::open(
-            self.roots.clone(),
-            Backend::open(self.backend, &self.roots)?,
-        ))
+        let instance = self.roots.instance()?;
+        let backend = Backend::open(self.backend, &self.roots, instance)?;
+        let options = Options {
+            instance: Some(instance),
+            ..Options::default()
+        };
+        Ok(Engine::with_options(self.roots.clone(), options, backend))
     }
 
     /// Carries out a request.

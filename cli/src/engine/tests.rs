@@ -585,7 +585,7 @@ fn the_lock_is_free_between_calls() {
     let host = Host::new();
     let options = Options {
         lock_wait: Duration::ZERO,
-        boot_id: None,
+        ..Options::default()
     };
     let mut one = Engine::with_options(host.roots(), options.clone(), host.kernel.clone());
     let mut two = Engine::with_options(host.roots(), options.clone(), host.kernel.clone());

@@ -39,8 +39,8 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use mydocker_core::{
-    Change, ContainerName, Entry, Hearsay, Netns, NetworkName, Outcome, Plan, Recorder, Request,
-    Snapshot, State,
+    Change, ContainerName, Entry, Hearsay, Instance, Netns, NetworkName, Outcome, Plan, Recorder,
+    Request, Snapshot, State,
 };
 use serde_json::value::RawValue;
 
@@ -68,6 +68,8 @@ pub struct Options {
     pub lock_wait: Duration,
     /// Which boot of the kernel it is; the kernel's own answer by default.
     pub boot_id: Option<String>,
+    /// Whose marks the kernel objects carry, for those who know; by default it is told from the run root.
+    pub instance: Option<Instance>,
 }
 
 impl Default for Options {
@@ -75,6 +77,7 @@ impl Default for Options {
         Self {
             lock_wait: Duration::from_secs(30),
             boot_id: None,
+            instance: None,
         }
     }
 }
@@ -177,7 +180,10 @@ impl Store {
             Some(run) => Lock::take(run, "network state", access, options.lock_wait)?,
             None => None,
         };
-        let instance = roots.instance()?;
+        let instance = match options.instance {
+            Some(instance) => instance,
+            None => roots.instance()?,
+        };
         let boot_id = match &options.boot_id {
             Some(boot_id) => boot_id.clone(),
             None => boot_id()?,

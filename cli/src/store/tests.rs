@@ -29,6 +29,7 @@ impl Place {
         let options = Options {
             lock_wait: Duration::from_millis(50),
             boot_id: Some("first".into()),
+            ..Options::default()
         };
         Self { dir, options }
     }
