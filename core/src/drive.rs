@@ -42,7 +42,8 @@ pub trait Executor {
     fn facts(&mut self) -> Result<Facts, OpError>;
 
     /// Programs of the host that listen where one of `wanted` would. One look at each port, never
-    /// a dump, unless somebody has it.
+    /// a dump, unless somebody has it, or there are so many ports that one list of those who listen
+    /// there takes less.
     ///
     /// # Errors
     /// What the kernel said when it was asked. Where nobody may ask, nobody listens.

@@ -1,6 +1,7 @@
 //! Who has a port: sock_diag, the messages as pure functions.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 use mydocker_core::{ErrorKind, Family, OpError, PortBinding, Protocol};
 use netlink_sys::constants::NETLINK_SOCK_DIAG;
@@ -19,6 +20,9 @@ const AF_INET6: u8 = 10;
 /// linux/sock_diag.h and linux/inet_diag.h
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const INET_DIAG_SKV6ONLY: u16 = 11;
+const INET_DIAG_REQ_BYTECODE: u16 = 1;
+const INET_DIAG_BC_S_GE: u8 = 2;
+const INET_DIAG_BC_S_LE: u8 = 3;
 
 /// The states of a socket that takes what comes: net/tcp_states.h. A UDP socket is `CLOSE` until
 /// it is connected to somebody.
@@ -62,12 +66,11 @@ impl DiagSocket {
             Family::V6 => &[AF_INET6],
         };
         let mut found = None;
+        let (protocol, port) = (binding.protocol, binding.host_port);
         for family in families {
-            let asked = client.ask(request(*family, binding), |message| {
+            let asked = client.ask(request(*family, protocol, port, None), |message| {
                 let seen = Seen::decode(message).filter(|seen| seen.conflicts(binding));
-                found = found.or(seen.map(|seen| Holder {
-                    inode: Some(seen.inode),
-                }));
+                found = found.or(seen.as_ref().map(Seen::holder));
             });
             match asked {
                 // No module for this protocol.
@@ -77,29 +80,79 @@ impl DiagSocket {
         }
         Ok(found)
     }
+
+    /// All who listen on some ports, at whatever addresses; nothing where the kernel can't say.
+    pub(super) fn listening(
+        &mut self,
+        protocol: Protocol,
+        ports: RangeInclusive<u16>,
+    ) -> Result<Option<Vec<Seen>>, OpError> {
+        let Some(client) = &mut self.0 else {
+            return Ok(None);
+        };
+        let mut all = Vec::new();
+        for family in [AF_INET, AF_INET6] {
+            let asked = client.ask(request(family, protocol, 0, Some(&ports)), |message| {
+                all.extend(Seen::decode(message));
+            });
+            match asked {
+                Err(error) if error.kind == ErrorKind::Missing => return Ok(None),
+                other => other?,
+            }
+        }
+        Ok(Some(all))
+    }
 }
 
-/// Lists the sockets of a family that listen on the binding's port. Equivalent to: ss -ln
-fn request(family: u8, binding: &PortBinding) -> Vec<u8> {
-    let states: u32 = match binding.protocol {
+/// Lists the sockets of a family that listen on a port, or on any from one to another.
+/// Equivalent to: ss -ln 'sport >= LEAST and sport <= GREATEST'
+fn request(
+    family: u8,
+    protocol: Protocol,
+    port: u16,
+    among: Option<&RangeInclusive<u16>>,
+) -> Vec<u8> {
+    let states: u32 = match protocol {
         Protocol::Tcp | Protocol::Sctp => 1 << TCP_LISTEN,
         Protocol::Udp => 1 << TCP_CLOSE,
     };
-    let mut out = Vec::with_capacity(HEADER_BYTES + REQUEST_BYTES);
-    out.extend((HEADER_BYTES as u32 + REQUEST_BYTES as u32).to_ne_bytes());
+    let filter = among.map_or_else(Vec::new, filter);
+    let length = HEADER_BYTES + REQUEST_BYTES + filter.len();
+    let mut out = Vec::with_capacity(length);
+    out.extend((length as u32).to_ne_bytes());
     out.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
     out.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
     out.extend([0; 8]);
-    out.extend([family, binding.protocol.number(), 0, 0]);
+    out.extend([family, protocol.number(), 0, 0]);
     out.extend(states.to_ne_bytes());
-    out.extend(binding.host_port.to_be_bytes());
+    out.extend(port.to_be_bytes());
     out.resize(HEADER_BYTES + REQUEST_BYTES, 0);
+    out.extend(filter);
+    out
+}
+
+/// An attribute that has the kernel leave out other ports. Of `struct inet_diag_bc_op` there are two for a
+/// comparison, each with how far it is to what comes next if it holds, and if not: past the end, to say no.
+fn filter(ports: &RangeInclusive<u16>) -> Vec<u8> {
+    let comparisons = [
+        (INET_DIAG_BC_S_GE, *ports.start(), 20_u16),
+        (INET_DIAG_BC_S_LE, *ports.end(), 12),
+    ];
+    let mut out = Vec::new();
+    out.extend(20_u16.to_ne_bytes());
+    out.extend(INET_DIAG_REQ_BYTECODE.to_ne_bytes());
+    for (code, port, to_no) in comparisons {
+        out.extend([code, 8]);
+        out.extend(to_no.to_ne_bytes());
+        out.extend([0, 0]);
+        out.extend(port.to_ne_bytes());
+    }
     out
 }
 
 /// A socket as the kernel describes it.
 #[derive(Debug)]
-struct Seen {
+pub(super) struct Seen {
     address: IpAddr,
     port: u16,
     /// It is of IPv6 and takes no packets of IPv4.
@@ -130,8 +183,18 @@ impl Seen {
         })
     }
 
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// It, as who has its port.
+    pub(super) fn holder(&self) -> Holder {
+        let inode = Some(self.inode);
+        Holder { inode }
+    }
+
     /// Whether it gets packets that are for the binding.
-    fn conflicts(&self, binding: &PortBinding) -> bool {
+    pub(super) fn conflicts(&self, binding: &PortBinding) -> bool {
         let (ours, theirs) = (binding.host_ip, self.address);
         let everything = theirs == Ipv6Addr::UNSPECIFIED && !self.v6_only;
         self.port == binding.host_port
@@ -162,19 +225,17 @@ mod tests {
 
     #[test]
     fn a_request_is_as_long_as_it_says() {
-        let binding = PortBinding {
-            host_ip: "127.0.0.1".parse().unwrap(),
-            host_port: 0x1f90,
-            container_port: 80,
-            protocol: Protocol::Udp,
-        };
-        let bytes = request(AF_INET, &binding);
+        let bytes = request(AF_INET, Protocol::Udp, 0x1f90, None);
         let message = messages(&bytes).next().unwrap();
         assert_eq!(message.kind, SOCK_DIAG_BY_FAMILY);
         assert_eq!(message.payload.len(), REQUEST_BYTES);
         assert_eq!(message.payload[..4], [AF_INET, 17, 0, 0]);
         assert_eq!(message.payload[4..8], (1_u32 << 7).to_ne_bytes());
         assert_eq!(message.payload[8..10], [0x1f, 0x90]);
+        let bytes = request(AF_INET, Protocol::Tcp, 0, Some(&(80..=90)));
+        let message = messages(&bytes).next().unwrap();
+        let filter = attrs(&message.payload[REQUEST_BYTES..]).next().unwrap();
+        assert_eq!((filter.kind, filter.value.len()), (1, 16));
     }
 
     proptest! {

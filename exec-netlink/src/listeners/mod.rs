@@ -1,12 +1,14 @@
 //! Programs of the host that listen where a port is to be published.
 //!
 //! Each port is tried by binding a socket to it, which nobody notices and which costs the same
-//! however many others there are. Only when somebody has it the kernel is asked who.
+//! however many others there are. Only when somebody has it the kernel is asked who. A socket for each takes
+//! five microseconds, so for many ports the kernel is asked at once, who listens from the least to the
+//! greatest of them.
 
 mod diag;
 mod process;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 
@@ -19,7 +21,10 @@ use nix::sys::socket::{
 
 use crate::errno;
 use crate::home::Home;
-use diag::{DiagSocket, Holder};
+use diag::{DiagSocket, Holder, Seen};
+
+/// Ports that are tried one by one. It takes as long to ask for all who listen, on a host where few do.
+const TRIES_MAX: usize = 32;
 
 /// Those that are in the way of `wanted`, with the addresses that are wanted.
 pub(crate) fn find(home: &Home, wanted: &[PortBinding]) -> Result<Vec<Listener>, OpError> {
@@ -43,6 +48,11 @@ pub(crate) fn find(home: &Home, wanted: &[PortBinding]) -> Result<Vec<Listener>,
 /// The bindings whose ports somebody of this namespace listens on.
 fn look(wanted: &[PortBinding]) -> Result<Vec<(&PortBinding, Holder)>, OpError> {
     let mut found = Vec::new();
+    if wanted.len() > TRIES_MAX
+        && let Some(found) = look_at_all(wanted)?
+    {
+        return Ok(found);
+    }
     let mut socket = None;
     for binding in wanted {
         if is_free(binding)? {
@@ -57,6 +67,40 @@ fn look(wanted: &[PortBinding]) -> Result<Vec<(&PortBinding, Holder)>, OpError> 
         }
     }
     Ok(found)
+}
+
+/// The same, from all who listen in their range; nothing where the kernel can't say.
+fn look_at_all(wanted: &[PortBinding]) -> Result<Option<Vec<(&PortBinding, Holder)>>, OpError> {
+    let mut ranges: BTreeMap<Protocol, (u16, u16)> = BTreeMap::new();
+    for binding in wanted {
+        let port = binding.host_port;
+        let (least, greatest) = ranges.entry(binding.protocol).or_insert((port, port));
+        (*least, *greatest) = (port.min(*least), port.max(*greatest));
+    }
+    let mut socket = DiagSocket::open()?;
+    let mut listening: BTreeMap<(Protocol, u16), Vec<Seen>> = BTreeMap::new();
+    for (protocol, (least, greatest)) in ranges {
+        let Some(all) = socket.listening(protocol, least..=greatest)? else {
+            return Ok(None);
+        };
+        for seen in all {
+            listening
+                .entry((protocol, seen.port()))
+                .or_default()
+                .push(seen);
+        }
+    }
+    let holder = |binding: &PortBinding| {
+        let there = listening.get(&(binding.protocol, binding.host_port))?;
+        there
+            .iter()
+            .find(|seen| seen.conflicts(binding))
+            .map(Seen::holder)
+    };
+    let found = wanted
+        .iter()
+        .filter_map(|binding| Some((binding, holder(binding)?)));
+    Ok(Some(found.collect()))
 }
 
 /// Whether a socket could listen there, so that nobody does.
@@ -146,6 +190,13 @@ mod tests {
         let wanted = |ip: &&str| binding(ip, protocol);
         let wanted: Vec<PortBinding> = all.iter().map(wanted).collect();
         let found = find(&home, &wanted).unwrap();
+        // Among many they are asked for otherwise.
+        let others = (20_000..20_100).map(|host_port| PortBinding {
+            host_port,
+            ..binding("0.0.0.0", protocol)
+        });
+        let many: Vec<PortBinding> = others.chain(wanted.iter().cloned()).collect();
+        assert_eq!(find(&home, &many).unwrap(), found);
         for listener in &found {
             let process = listener.process.as_ref().unwrap();
             assert_eq!(process.pid, std::process::id());
