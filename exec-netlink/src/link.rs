@@ -81,9 +81,9 @@ pub(crate) fn send(index: u32, netns: BorrowedFd<'_>, name: LinkName, mac: Optio
     })
 }
 
-/// Plugs a link into a bridge and raises it, without an IPv6 address of its own if it could have
-/// one; that mode is refused at creation, and told to everybody who heeds links that are up, which takes
-/// the longer the more of them there are.
+/// Plugs a link into a bridge and then raises it, without an IPv6 address of its own if it could have one.
+/// That mode is refused at creation; set on a link that is up, it is told to everybody who heeds links, and
+/// IPv6 walks all of its routes for that.
 /// Equivalent to: ip link set LINK master BRIDGE addrgenmode none; ip link set LINK up
 pub(crate) fn plug(link: &Known, bridge: u32) -> [Request; 2] {
     let mut port = LinkUnspec::new_with_index(link.index).controller(bridge);

@@ -56,29 +56,12 @@ impl DiagSocket {
     /// Who listens where `binding` would, if it is not just a connection that has the port. Where
     /// the kernel can't say, it is somebody.
     pub(super) fn holder(&mut self, binding: &PortBinding) -> Result<Option<Holder>, OpError> {
-        let somebody = Holder { inode: None };
-        let Some(client) = &mut self.0 else {
-            return Ok(Some(somebody));
+        let port = binding.host_port;
+        let Some(all) = self.listening(binding.protocol, port..=port)? else {
+            return Ok(Some(Holder { inode: None }));
         };
-        // A socket of IPv6 may take IPv4's packets as well.
-        let families = match binding.family() {
-            Family::V4 => &[AF_INET, AF_INET6][..],
-            Family::V6 => &[AF_INET6],
-        };
-        let mut found = None;
-        let (protocol, port) = (binding.protocol, binding.host_port);
-        for family in families {
-            let asked = client.ask(request(*family, protocol, port, None), |message| {
-                let seen = Seen::decode(message).filter(|seen| seen.conflicts(binding));
-                found = found.or(seen.as_ref().map(Seen::holder));
-            });
-            match asked {
-                // No module for this protocol.
-                Err(error) if error.kind == ErrorKind::Missing => return Ok(Some(somebody)),
-                other => other?,
-            }
-        }
-        Ok(found)
+        let found = all.iter().find(|seen| seen.conflicts(binding));
+        Ok(found.map(Seen::holder))
     }
 
     /// All who listen on some ports, at whatever addresses; nothing where the kernel can't say.
@@ -91,11 +74,13 @@ impl DiagSocket {
             return Ok(None);
         };
         let mut all = Vec::new();
+        // A socket of IPv6 may take IPv4's packets as well.
         for family in [AF_INET, AF_INET6] {
-            let asked = client.ask(request(family, protocol, 0, Some(&ports)), |message| {
+            let asked = client.ask(request(family, protocol, &ports), |message| {
                 all.extend(Seen::decode(message));
             });
             match asked {
+                // No module for this protocol.
                 Err(error) if error.kind == ErrorKind::Missing => return Ok(None),
                 other => other?,
             }
@@ -104,19 +89,14 @@ impl DiagSocket {
     }
 }
 
-/// Lists the sockets of a family that listen on a port, or on any from one to another.
+/// Lists the sockets of a family that listen on some ports.
 /// Equivalent to: ss -ln 'sport >= LEAST and sport <= GREATEST'
-fn request(
-    family: u8,
-    protocol: Protocol,
-    port: u16,
-    among: Option<&RangeInclusive<u16>>,
-) -> Vec<u8> {
+fn request(family: u8, protocol: Protocol, ports: &RangeInclusive<u16>) -> Vec<u8> {
     let states: u32 = match protocol {
         Protocol::Tcp | Protocol::Sctp => 1 << TCP_LISTEN,
         Protocol::Udp => 1 << TCP_CLOSE,
     };
-    let filter = among.map_or_else(Vec::new, filter);
+    let filter = filter(ports);
     let length = HEADER_BYTES + REQUEST_BYTES + filter.len();
     let mut out = Vec::with_capacity(length);
     out.extend((length as u32).to_ne_bytes());
@@ -125,7 +105,6 @@ fn request(
     out.extend([0; 8]);
     out.extend([family, protocol.number(), 0, 0]);
     out.extend(states.to_ne_bytes());
-    out.extend(port.to_be_bytes());
     out.resize(HEADER_BYTES + REQUEST_BYTES, 0);
     out.extend(filter);
     out
@@ -154,7 +133,7 @@ fn filter(ports: &RangeInclusive<u16>) -> Vec<u8> {
 #[derive(Debug)]
 pub(super) struct Seen {
     address: IpAddr,
-    port: u16,
+    pub(super) port: u16,
     /// It is of IPv6 and takes no packets of IPv4.
     v6_only: bool,
     inode: u32,
@@ -181,10 +160,6 @@ impl Seen {
             v6_only: only.is_some_and(|attr| attr.value.first() == Some(&1)),
             inode: native_u32(&head[68..])?,
         })
-    }
-
-    pub(super) fn port(&self) -> u16 {
-        self.port
     }
 
     /// It, as who has its port.
@@ -225,17 +200,17 @@ mod tests {
 
     #[test]
     fn a_request_is_as_long_as_it_says() {
-        let bytes = request(AF_INET, Protocol::Udp, 0x1f90, None);
+        let bytes = request(AF_INET, Protocol::Udp, &(80..=90));
         let message = messages(&bytes).next().unwrap();
         assert_eq!(message.kind, SOCK_DIAG_BY_FAMILY);
-        assert_eq!(message.payload.len(), REQUEST_BYTES);
-        assert_eq!(message.payload[..4], [AF_INET, 17, 0, 0]);
-        assert_eq!(message.payload[4..8], (1_u32 << 7).to_ne_bytes());
-        assert_eq!(message.payload[8..10], [0x1f, 0x90]);
-        let bytes = request(AF_INET, Protocol::Tcp, 0, Some(&(80..=90)));
-        let message = messages(&bytes).next().unwrap();
-        let filter = attrs(&message.payload[REQUEST_BYTES..]).next().unwrap();
-        assert_eq!((filter.kind, filter.value.len()), (1, 16));
+        let (head, rest) = message.payload.split_at(REQUEST_BYTES);
+        assert_eq!(head[..4], [AF_INET, 17, 0, 0]);
+        assert_eq!(head[4..8], (1_u32 << 7).to_ne_bytes());
+        let filter = attrs(rest).next().unwrap();
+        assert_eq!(
+            (filter.kind, filter.value.len()),
+            (INET_DIAG_REQ_BYTECODE, 16)
+        );
     }
 
     proptest! {

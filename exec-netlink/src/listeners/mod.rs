@@ -85,7 +85,7 @@ fn look_at_all(wanted: &[PortBinding]) -> Result<Option<Vec<(&PortBinding, Holde
         };
         for seen in all {
             listening
-                .entry((protocol, seen.port()))
+                .entry((protocol, seen.port))
                 .or_default()
                 .push(seen);
         }
