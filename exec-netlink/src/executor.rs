@@ -242,11 +242,16 @@ impl Executor for NetlinkExecutor {
         }
         // The results say so.
         let _ = self.end_removals(ops, &mut results);
-        let plugged = landed(ops, &results).filter_map(|op| match op {
-            Op::Add(Object::Master(master)) => Some(master),
-            _ => None,
-        });
-        self.unseen.extend(plugged.cloned());
+        for op in landed(ops, &results) {
+            if let Op::Add(Object::Master(master)) = op {
+                self.unseen.push(master.clone());
+            }
+            // The kernel would look for a module of the name of a link that is no more.
+            if let Some(gone) = deleted(op) {
+                let stays = |master: &Master| ![master.link, master.bridge].contains(&gone);
+                self.unseen.retain(stays);
+            }
+        }
         results
     }
 

@@ -289,8 +289,8 @@ mod tests {
         fn what_is_read_is_what_was_meant(
             before in more(3),
             command in prop::sample::select(vec![
-                "network connect --netns c", "net disconnect", "net inspect", "network rm", "network port ls", "network port add",
-                "network check", "image rm", "run", "exec", "rm", "ps", "port", "network", "bogus",
+                "network connect --netns c", "net disconnect", "net inspect", "network rm", "network port ls",
+                "network port add", "network check", "image rm", "run", "exec", "rm", "ps", "port", "network", "bogus",
             ]),
             after in more(5),
         ) {
