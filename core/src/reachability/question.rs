@@ -254,7 +254,10 @@ impl<'s> Question<'s> {
         let passes = if by_host {
             let asker = asker.unwrap_or(to);
             let is_host = asker.is_loopback() || self.is_hosts(asker);
-            is_host || !network.internal && !own.internal
+            // To a network that it has no address on, the host sends out by an uplink.
+            let mut beside = own.subnets.iter().filter(|s| s.net.contains(&asker));
+            let is_led = beside.all(|subnet| subnet.gateway.is_some());
+            is_host || !network.internal && !own.internal && is_led
         } else {
             asker.is_none() && network.icc
         };

@@ -327,6 +327,10 @@ impl<'a> Wires<'a> {
                 packet.destination = first.source;
                 (packet.iif, packet.oif) = (Some(bridge), self.route(first.source));
                 match packet.oif {
+                    // Nobody is out there who did not call from there.
+                    Some(out) if !self.is_bridge(out) && first.iif.is_none() => {
+                        Err(Loss::Astray(got.source))
+                    }
                     Some(_) => self.pass(TableFamily::Inet, Hook::Forward, &mut packet),
                     None => Ok(()),
                 }

@@ -314,6 +314,40 @@ fn icc_off_holds_by_way_of_the_gateway() {
     assert_eq!(disagreements(world.state()), Vec::<String>::new());
 }
 
+/// The host has no way to those whom it has no address beside: what it is to pass on to them goes out by an
+/// uplink.
+#[test]
+fn an_answer_by_way_of_the_host_needs_a_host_that_is_there() {
+    for internal in [false, true] {
+        let isolated = NetworkSpec {
+            gateway_modes: [(Family::V4, GatewayMode::Isolated)].into(),
+            internal,
+            ..create("n0", &["10.1.0.0/24"])
+        };
+        let detour = StaticRoute {
+            destination: word("10.1.0.2/32"),
+            via: word("10.4.1.1"),
+        };
+        let other = NetworkSpec {
+            routes: vec![detour],
+            spoof: true,
+            ..create("n3", &["10.4.1.0/24"])
+        };
+        let world = World::default().after(&[
+            Request::CreateNetwork(isolated),
+            Request::CreateNetwork(other),
+            Request::Attach(attach("n0", "c0", &[])),
+            Request::Attach(attach("n3", "c0", &[])),
+            Request::Attach(attach("n0", "c2", &[])),
+        ]);
+        assert_eq!(
+            disagreements(world.state()),
+            Vec::<String>::new(),
+            "{internal}"
+        );
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
