@@ -11,12 +11,14 @@ use rustix::fs::OFlags;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::StoreError;
+use super::checksum;
 use super::dir::Dir;
 use super::error::{RUN_REMEDY, io};
 use super::record::{Found, HEAD_BYTES, decode, encode, payload_bytes};
 
 pub(super) const NAME: &str = "plan";
-/// As long as the plan of an attach is at most, but for many ports.
+/// A page of the kernel: so much is written whole or not at all, whoever is killed. The plan of an attach is not
+/// longer, but for many ports.
 const AT_ONCE_BYTES: usize = 4096;
 
 /// A plan, and which one it is of those that were begun since the tables were made.
@@ -111,7 +113,7 @@ pub(super) fn damaged(path: PathBuf, what: impl Into<String>) -> StoreError {
     }
 }
 
-/// Puts a plan in the place of the one before it. Whoever dies meanwhile leaves none. What was written.
+/// Puts a plan in the place of the one before it. Whoever dies meanwhile leaves that one, or none. What was written.
 ///
 /// # Errors
 /// It could not be written; there may be none then.
@@ -133,7 +135,12 @@ pub(super) fn write(
 fn write_to(file: &File, number: u64, plan: &Plan) -> Result<Box<RawValue>> {
     let plan = to_raw_value(plan)?;
     let payload = [&number.to_le_bytes(), plan.get().as_bytes()].concat();
-    let record = encode(&payload).ok_or_else(|| Error::from(ErrorKind::FileTooLarge))?;
+    let record =
+        encode(&payload, checksum::of).ok_or_else(|| Error::from(ErrorKind::FileTooLarge))?;
+    if record.len() <= AT_ONCE_BYTES {
+        file.write_all_at(&record, 0)?;
+        return Ok(plan);
+    }
     let (head, payload) = record.split_at(HEAD_BYTES);
     file.write_all_at(&[0; HEAD_BYTES], 0)?;
     file.write_all_at(payload, HEAD_BYTES as u64)?;

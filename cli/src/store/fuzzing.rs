@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use mydocker_core::{Instance, Network, NetworkName, Plan, State};
 
 use super::begun::{self, Last};
+use super::checksum;
 use super::legacy::journal::{self, Header, Kind};
 use super::record::encode;
 use super::tables::{Kept, Subject, Tables};
@@ -33,9 +34,10 @@ pub fn records<'p>(journal: bool, payloads: impl IntoIterator<Item = &'p [u8]>) 
         boot_id: subject().boot_id,
         generation: 1,
     };
-    let payloads = payloads.into_iter().filter_map(encode).flatten();
+    let record = |payload: &[u8]| encode(payload, checksum::crc32);
+    let payloads = payloads.into_iter().filter_map(record).flatten();
     let header = serde_json::to_vec(&header).unwrap_or_default();
-    let header = encode(&header).unwrap_or_default();
+    let header = record(&header).unwrap_or_default();
     header.into_iter().chain(payloads).collect()
 }
 

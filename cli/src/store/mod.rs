@@ -12,6 +12,7 @@
 //! a reboot definitions are all there is.
 
 mod begun;
+mod checksum;
 mod definition;
 mod dir;
 mod error;
@@ -34,6 +35,8 @@ pub(crate) use lock::Lock;
 pub use roots::Roots;
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -681,6 +684,9 @@ fn with_networks(
     State::restore(snapshot)
 }
 
+/// A UUID as text (`proc_do_uuid`).
+const BOOT_ID_BYTES: usize = 36;
+
 /// Which boot of the kernel this is.
 pub(crate) fn boot_id() -> Result<String, StoreError> {
     // Asked for each container of a listing, and the same as long as this process lives.
@@ -689,6 +695,12 @@ pub(crate) fn boot_id() -> Result<String, StoreError> {
         return Ok(boot_id.clone());
     }
     let path = Path::new("/proc/sys/kernel/random/boot_id");
-    let text = std::fs::read_to_string(path).map_err(error::io("read", path))?;
-    Ok(BOOT_ID.get_or_init(|| text.trim().to_owned()).clone())
+    let read = || {
+        // One read has all of it, and asks nobody how much there is.
+        let mut bytes = [0; BOOT_ID_BYTES];
+        File::open(path)?.read_exact(&mut bytes)?;
+        String::from_utf8(bytes.to_vec()).map_err(std::io::Error::other)
+    };
+    let boot_id = read().map_err(error::io("read", path))?;
+    Ok(BOOT_ID.get_or_init(|| boot_id).clone())
 }

@@ -1,12 +1,14 @@
 //! Record: a length, two checksums and a payload.
 
+use super::checksum;
+
 /// Payload length, checksum of the payload, checksum of these two; each a little-endian `u32`.
 /// The second makes a wrong length known, which else would pass for a record cut short, and take
 /// all that follow it along.
 pub(super) const HEAD_BYTES: usize = 12;
 
 /// The format that this code writes, and the newest that it reads.
-pub(super) const FORMAT: u64 = 5;
+pub(super) const FORMAT: u64 = 6;
 
 /// What is at a place in a file.
 #[derive(Debug, Eq, PartialEq)]
@@ -21,23 +23,22 @@ pub(super) enum Found<'b> {
     Damaged(&'static str),
 }
 
-/// A payload as it is written, `None` if it is longer than a length can say.
-pub(super) fn encode(payload: &[u8]) -> Option<Vec<u8>> {
+/// A payload as it is written with checksums of that kind, `None` if it is longer than a length can say.
+pub(super) fn encode(payload: &[u8], sum: fn(&[u8]) -> u32) -> Option<Vec<u8>> {
     let length = u32::try_from(payload.len()).ok()?;
     let mut bytes = Vec::with_capacity(HEAD_BYTES + payload.len());
     bytes.extend(length.to_le_bytes());
-    bytes.extend(crc32fast::hash(payload).to_le_bytes());
-    bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+    bytes.extend(sum(payload).to_le_bytes());
+    bytes.extend(sum(&bytes).to_le_bytes());
     bytes.extend(payload);
     Some(bytes)
 }
 
 /// How long the payload is that a head is for; `None` if it is not as it was written.
 pub(super) fn payload_bytes(head: &[u8; HEAD_BYTES]) -> Option<u32> {
-    let (checked, checksum) = head.split_last_chunk()?;
+    let (checked, sum) = head.split_last_chunk()?;
     let length = checked.first_chunk()?;
-    let right = crc32fast::hash(checked) == u32::from_le_bytes(*checksum);
-    right.then(|| u32::from_le_bytes(*length))
+    checksum::is_of(u32::from_le_bytes(*sum), checked).then(|| u32::from_le_bytes(*length))
 }
 
 /// The record that begins at `at`.
@@ -50,7 +51,7 @@ pub(super) fn decode(bytes: &[u8], at: usize) -> Found<'_> {
         return Found::Torn;
     };
     let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-    if crc32fast::hash(&head[..8]) != word(8) {
+    if !checksum::is_of(word(8), &head[..8]) {
         return Found::Damaged("the head of a record has a wrong checksum");
     }
     let Some(payload) = usize::try_from(word(0))
@@ -59,7 +60,7 @@ pub(super) fn decode(bytes: &[u8], at: usize) -> Found<'_> {
     else {
         return Found::Torn;
     };
-    if crc32fast::hash(payload) != word(4) {
+    if !checksum::is_of(word(4), payload) {
         return Found::Damaged("a record has a wrong checksum");
     }
     let next = at + HEAD_BYTES + payload.len();
@@ -72,10 +73,10 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read() {
-        let mut bytes = encode(b"one").unwrap();
+        let mut bytes = encode(b"one", checksum::of).unwrap();
         assert_eq!(payload_bytes(bytes.first_chunk().unwrap()), Some(3));
         let next = bytes.len();
-        bytes.extend(encode(b"").unwrap());
+        bytes.extend(encode(b"", checksum::of).unwrap());
         let payload = b"one".as_slice();
         assert_eq!(decode(&bytes, 0), Found::Record { payload, next });
         let (payload, end) = (b"".as_slice(), bytes.len());
@@ -85,7 +86,7 @@ mod tests {
 
     #[test]
     fn every_cut_is_torn_and_every_flip_is_damage() {
-        let bytes = encode(b"payload").unwrap();
+        let bytes = encode(b"payload", checksum::of).unwrap();
         for cut in 1..bytes.len() {
             assert_eq!(decode(&bytes[..cut], 0), Found::Torn, "cut at {cut}");
         }

@@ -28,16 +28,17 @@ use mydocker_core::{
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
+use super::checksum;
 use super::dir::Dir;
 use super::error::{RUN_REMEDY, io};
 use super::legacy::redb::Older;
-use super::record::{FORMAT, Found, decode, encode};
+use super::record::{FORMAT, Found, HEAD_BYTES, decode, encode};
 use super::tree::{self, Tree};
 use super::{Access, StoreError};
 
 pub(super) const NAME: &str = "state";
 
-/// The first format that had tables, and the first of which they are a tree.
+/// The first format that had tables, and the first of which they are a tree. That one had CRC-32.
 const FIRST_FORMAT: u64 = 3;
 const FIRST_FORMAT_OF_TREES: u64 = 5;
 
@@ -123,40 +124,44 @@ impl Tables {
 
     /// The same from a file that is open.
     pub(super) fn of(file: File, path: PathBuf, access: Access, subject: &Subject) -> Result<Kept> {
-        let mut bytes = [0; TITLE_BYTES_MAX];
-        let read = file.read_at(&mut bytes, 0).map_err(io("read", &path))?;
-        let title = match title(&bytes[..read]).map_err(|what| damaged(&path, 0, what))? {
-            Ok(title) => title,
-            Err(format) if format < FIRST_FORMAT => return Ok(Kept::Journal),
-            Err(format) => {
-                let known = FORMAT;
-                return Err(StoreError::TooNew {
+        if !has_title_of(&file, subject).map_err(io("read", &path))? {
+            let title = match read_title(&file, &path)? {
+                Ok(title) => title,
+                Err(format) if format < FIRST_FORMAT => return Ok(Kept::Journal),
+                Err(format) => {
+                    let known = FORMAT;
+                    return Err(StoreError::TooNew {
+                        path,
+                        format,
+                        known,
+                    });
+                }
+            };
+            if title.boot_id != subject.boot_id {
+                return Ok(Kept::Stale);
+            }
+            if title.instance != subject.instance {
+                let (found, wanted) = (title.instance, subject.instance);
+                return Err(StoreError::OtherInstance {
                     path,
-                    format,
-                    known,
+                    found,
+                    wanted,
                 });
             }
-        };
-        if title.boot_id != subject.boot_id {
-            return Ok(Kept::Stale);
-        }
-        if title.instance != subject.instance {
-            let (found, wanted) = (title.instance, subject.instance);
-            return Err(StoreError::OtherInstance {
-                path,
-                found,
-                wanted,
-            });
-        }
-        if title.format < FIRST_FORMAT_OF_TREES {
-            let older = Older::open(file, path, subject)?;
-            return Ok(Kept::Older(Box::new(older)));
+            if title.format < FIRST_FORMAT_OF_TREES {
+                let older = Older::open(file, path, subject)?;
+                return Ok(Kept::Older(Box::new(older)));
+            }
+            if access == Access::Write {
+                // The trees of format 5 differ by their checksums alone, and each change brings the current ones.
+                write_title(&file, subject).map_err(io("write", &path))?;
+            }
         }
         let tree = Tree::open(file, access == Access::Write).map_err(failed(&path))?;
         let mut tables = Self {
             tree,
             path,
-            instance: title.instance,
+            instance: subject.instance,
             meta: Meta::default(),
         };
         tables.meta = tables.read_meta()?;
@@ -224,18 +229,38 @@ impl Meta {
     }
 }
 
-fn write_title(file: &File, subject: &Subject) -> std::io::Result<()> {
-    let title = Title {
+/// How this version begins a file, without checksums.
+fn title_of(subject: &Subject) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(&Title {
         format: FORMAT,
         boot_id: subject.boot_id.clone(),
         instance: subject.instance,
-    };
-    let title = encode(&serde_json::to_vec(&title)?);
+    })
+}
+
+fn write_title(file: &File, subject: &Subject) -> std::io::Result<()> {
+    let title = encode(&title_of(subject)?, checksum::crc32);
     let title = title.filter(|bytes| bytes.len() <= TITLE_BYTES_MAX);
     file.write_all_at(&title.ok_or(ErrorKind::FileTooLarge)?, 0)
 }
 
+/// Whether a file begins as this version begins one: most do, and nothing has to be parsed then.
+fn has_title_of(file: &File, subject: &Subject) -> std::io::Result<bool> {
+    let title = title_of(subject)?;
+    let mut bytes = vec![0; HEAD_BYTES + title.len()];
+    let read = file.read_at(&mut bytes, 0)?;
+    let (head, payload) = bytes[..read].split_at(HEAD_BYTES.min(read));
+    let length = head.first_chunk().map(|length| u32::from_le_bytes(*length));
+    Ok(payload == title && length.is_some_and(|length| length as usize == title.len()))
+}
+
 /// What a file begins with; if it is another format, which.
+fn read_title(file: &File, path: &Path) -> Result<std::result::Result<Title, u64>> {
+    let mut bytes = vec![0; TITLE_BYTES_MAX];
+    let read = file.read_at(&mut bytes, 0).map_err(io("read", path))?;
+    title(&bytes[..read]).map_err(|what| damaged(path, 0, what))
+}
+
 fn title(bytes: &[u8]) -> std::result::Result<std::result::Result<Title, u64>, String> {
     let payload = match decode(bytes, 0) {
         Found::Record { payload, .. } => payload,

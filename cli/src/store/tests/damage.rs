@@ -137,7 +137,7 @@ fn a_newer_format_is_refused() {
     let newer = definition.replace(&known, &unknown);
     assert_ne!(newer, definition);
     let header = format!(r#"{{"format":{newest},"new":"fields"}}"#);
-    let header = record::encode(header.as_bytes()).unwrap();
+    let header = record::encode(header.as_bytes(), checksum::crc32).unwrap();
     fs::write(place.run("state"), &header).unwrap();
     let error = place.read().unwrap_err();
     assert!(

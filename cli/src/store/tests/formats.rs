@@ -23,7 +23,8 @@ fn written(format: u64, entries: usize) -> Place {
         let instance = serde_json::to_string(&place.roots().instance().unwrap()).unwrap();
         let text = text.replace("INSTANCE", &instance).replace("BOOT", "first");
         let lines = text.lines().take(records);
-        let bytes = lines.flat_map(|line| record::encode(line.as_bytes()).unwrap());
+        let bytes =
+            lines.flat_map(|line| record::encode(line.as_bytes(), checksum::crc32).unwrap());
         fs::write(place.run(name), bytes.collect::<Vec<u8>>()).unwrap();
     }
     fs::write(place.run("lock"), "").unwrap();
@@ -90,20 +91,23 @@ fn each_is_written_anew_wherever_it_ends() {
     }
 }
 
-/// Tables as formats 3 and 4 had them, of the place's own instance and boot. The last plan ended.
+/// Tables as formats 3 to 5 had them, of the place's own instance and boot. The last plan ended.
 fn written_tables(format: u64) -> Place {
     let place = Place::new();
     let [run, definitions] = ["run", "lib"].map(|root| place.dir.path().join(root).join(NAME));
     for dir in [&run, &definitions] {
         make_dir(dir).unwrap();
     }
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/tests/formats/4");
+    let from = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("src/store/tests/formats")
+        // Format 3 was the same but for its number.
+        .join(format.max(4).to_string());
     let packed = fs::File::open(from.join("state.gz")).unwrap();
     let mut bytes = Vec::new();
     std::io::copy(&mut flate2::read::GzDecoder::new(packed), &mut bytes).unwrap();
     let instance = serde_json::to_string(&place.roots().instance().unwrap()).unwrap();
     let title = format!(r#"{{"format":{format},"boot_id":"first","instance":{instance}}}"#);
-    let title = record::encode(title.as_bytes()).unwrap();
+    let title = record::encode(title.as_bytes(), checksum::crc32).unwrap();
     bytes[..title.len()].copy_from_slice(&title);
     fs::write(place.run("state"), bytes).unwrap();
     fs::copy(from.join("plan"), place.run("plan")).unwrap();
@@ -116,7 +120,7 @@ fn written_tables(format: u64) -> Place {
 
 #[test]
 fn older_tables_are_read_and_written_anew() {
-    for format in [3, 4] {
+    for format in [3, 4, 5] {
         let place = written_tables(format);
         let bytes = fs::read(place.run("state")).unwrap();
         let before = place.read().unwrap();
@@ -140,50 +144,56 @@ fn older_tables_are_read_and_written_anew() {
 /// What a dead process of the older version began is finished by one of this.
 #[test]
 fn a_plan_beside_older_tables_is_pending() {
-    let place = written_tables(4);
-    let run = Dir::open(&place.roots().run_root, NAME).unwrap().unwrap();
-    let Last::Begun(last) = begun::read(&run).unwrap() else {
-        panic!("it was begun");
-    };
-    let state = place.read().unwrap();
-    let request = attach("front", "db");
-    let plan = state.plan(&Facts::default(), &request).unwrap();
-    begun::write(&run, last.number + 1, &plan).unwrap();
-    for access in [Access::Read, Access::Write, Access::Write] {
-        let store = place.open(access).unwrap();
-        assert_eq!(store.state().pending(), Some(&plan));
+    for format in [4, 5] {
+        let place = written_tables(format);
+        let run = Dir::open(&place.roots().run_root, NAME).unwrap().unwrap();
+        let Last::Begun(last) = begun::read(&run).unwrap() else {
+            panic!("it was begun");
+        };
+        let state = place.read().unwrap();
+        let request = attach("front", "db");
+        let plan = state.plan(&Facts::default(), &request).unwrap();
+        begun::write(&run, last.number + 1, &plan).unwrap();
+        for access in [Access::Read, Access::Write, Access::Write] {
+            let store = place.open(access).unwrap();
+            assert_eq!(store.state().pending(), Some(&plan));
+        }
+        assert_eq!(format_of(&place), record::FORMAT);
+        let mut store = place.open(Access::Write).unwrap();
+        store.record(&Entry::End(Outcome::Committed)).unwrap();
+        drop(store);
+        assert_eq!(place.read().unwrap().endpoints().count(), 3);
     }
-    assert_eq!(format_of(&place), record::FORMAT);
-    let mut store = place.open(Access::Write).unwrap();
-    store.record(&Entry::End(Outcome::Committed)).unwrap();
-    drop(store);
-    assert_eq!(place.read().unwrap().endpoints().count(), 3);
 }
 
 /// Every byte of them is as it was written, or the tables are refused.
 #[test]
 fn older_tables_that_are_damaged_are_refused() {
-    let place = written_tables(4);
-    let before = place.read().unwrap();
-    let whole = fs::read(place.run("state")).unwrap();
-    let mut refused = 0;
-    for at in (0..whole.len()).step_by(397) {
-        let mut bytes = whole.clone();
-        bytes[at] ^= 0x15;
-        fs::write(place.run("state"), &bytes).unwrap();
-        match place.read() {
-            // Nothing leads to that.
-            Ok(state) => assert_eq!(state, before, "byte {at}"),
-            Err(error) => {
-                assert!(error.is_damage(), "byte {at}: {error}");
-                refused += 1;
+    // The pages of a tree are fewer.
+    for (format, step) in [(4, 397), (5, 89)] {
+        let place = written_tables(format);
+        let before = place.read().unwrap();
+        let whole = fs::read(place.run("state")).unwrap();
+        let mut refused = 0;
+        for at in (0..whole.len()).step_by(step) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x15;
+            fs::write(place.run("state"), &bytes).unwrap();
+            match place.read() {
+                // Nothing leads to that.
+                Ok(state) => assert_eq!(state, before, "byte {at} of format {format}"),
+                Err(error) => {
+                    assert!(error.is_damage(), "byte {at} of format {format}: {error}");
+                    refused += 1;
+                }
             }
         }
-    }
-    assert!(refused > 20, "{refused}");
-    for cut in [0, 4095, 5000, 20_000] {
-        fs::write(place.run("state"), &whole[..cut]).unwrap();
-        assert!(place.read().unwrap_err().is_damage(), "cut at {cut}");
+        assert!(refused > 20, "{refused} of format {format}");
+        for cut in [0, 4095, 5000, 10_000] {
+            fs::write(place.run("state"), &whole[..cut]).unwrap();
+            let error = place.read().unwrap_err();
+            assert!(error.is_damage(), "format {format} cut at {cut}");
+        }
     }
 }
 

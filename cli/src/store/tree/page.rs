@@ -20,6 +20,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::super::checksum;
+
 /// The page of the kernel: one that is written at once is written whole or not at all, whoever is killed.
 pub(super) const PAGE_BYTES: usize = 4096;
 const HEAD_BYTES: usize = 12;
@@ -82,40 +84,51 @@ impl Page {
         Self(Arc::new(bytes))
     }
 
-    /// What was read from the place of page `number`, if it is that page and as it was written; else
-    /// what is wrong with it.
-    pub(super) fn parse(bytes: [u8; PAGE_BYTES], number: Number) -> Result<Self, &'static str> {
-        let page = Self(Arc::new(bytes));
-        if word(&page.0, 0) != crc32fast::hash(&page.0[4..]) {
-            return Err("a page has a wrong checksum");
-        }
-        if Self::number(&page.0) != number {
-            return Err("a page is another one");
-        }
-        if page.used() > BODY_BYTES {
-            return Err("a page has more than fits");
-        }
-        match page.kind() {
-            Kind::Node(LEVELS_MAX..) => return Err("a page has a wrong kind"),
-            Kind::Node(level) => page.check_cells(level)?,
-            Kind::Free | Kind::Long if page.used() < size_of::<Number>() => {
-                return Err("a page has too little");
-            }
-            Kind::Free | Kind::Long => {}
-        }
+    /// What `read` puts into it, whatever that is.
+    pub(super) fn read<E>(
+        read: impl FnOnce(&mut [u8; PAGE_BYTES]) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let mut page = Self::new(Kind::Free);
+        read(page.bytes())?;
         Ok(page)
     }
 
-    /// Which page bytes say they are.
-    pub(super) fn number(bytes: &[u8; PAGE_BYTES]) -> Number {
-        word(bytes, 4)
+    /// That what was read from the place of page `number` is that page, and as it was written; else what
+    /// is wrong with it.
+    pub(super) fn check(&self, number: Number) -> Result<(), &'static str> {
+        if !checksum::is_of(self.word(0), &self.0[4..]) {
+            return Err("a page has a wrong checksum");
+        }
+        if self.number() != number {
+            return Err("a page is another one");
+        }
+        if self.used() > BODY_BYTES {
+            return Err("a page has more than fits");
+        }
+        match self.kind() {
+            Kind::Node(LEVELS_MAX..) => Err("a page has a wrong kind"),
+            Kind::Node(level) => self.check_cells(level),
+            Kind::Free | Kind::Long if self.used() < size_of::<Number>() => {
+                Err("a page has too little")
+            }
+            Kind::Free | Kind::Long => Ok(()),
+        }
+    }
+
+    /// Which page it says it is.
+    pub(super) fn number(&self) -> Number {
+        self.word(4)
+    }
+
+    fn word(&self, at: usize) -> u32 {
+        u32::from_le_bytes([self.0[at], self.0[at + 1], self.0[at + 2], self.0[at + 3]])
     }
 
     /// As it is written in the place of page `number`.
     pub(super) fn seal(&mut self, number: Number) -> &[u8; PAGE_BYTES] {
         let bytes = self.bytes();
         bytes[4..8].copy_from_slice(&number.to_le_bytes());
-        let sum = crc32fast::hash(&bytes[4..]);
+        let sum = checksum::of(&bytes[4..]);
         bytes[..4].copy_from_slice(&sum.to_le_bytes());
         bytes
     }
@@ -198,10 +211,6 @@ impl std::fmt::Debug for Page {
         let (kind, used) = (self.kind(), self.used());
         write!(f, "Page({kind:?}, {used} bytes)")
     }
-}
-
-fn word(bytes: &[u8; PAGE_BYTES], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 /// The cells in what is in a node, from the one that begins at `at`.

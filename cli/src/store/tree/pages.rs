@@ -19,6 +19,7 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{Errno, retry_on_intr};
 
+use super::super::checksum;
 use super::page::{Kind, Number, PAGE_BYTES, Page};
 
 const HEAD_AT: u64 = PAGE_BYTES as u64;
@@ -86,7 +87,7 @@ impl Head {
             bytes[4 * at..][..4].copy_from_slice(&number.to_le_bytes());
         }
         bytes[16..24].copy_from_slice(&self.note.to_le_bytes());
-        let sum = crc32fast::hash(&bytes[..24]);
+        let sum = checksum::of(&bytes[..24]);
         bytes[24..].copy_from_slice(&sum.to_le_bytes());
         bytes
     }
@@ -97,7 +98,7 @@ impl Head {
         let (numbers, note) = said.split_last_chunk()?;
         let (numbers, _) = numbers.as_chunks();
         let &[root, pages, free, logged] = numbers.first_chunk()?;
-        (crc32fast::hash(said) == u32::from_le_bytes(*sum)).then(|| Self {
+        checksum::is_of(u32::from_le_bytes(*sum), said).then(|| Self {
             root: Number::from_le_bytes(root),
             pages: Number::from_le_bytes(pages),
             free: Number::from_le_bytes(free),
@@ -272,13 +273,12 @@ impl Pages {
         for at in 0..self.head.logged {
             let at = self.head.pages.checked_add(at);
             let at = at.ok_or(ErrorKind::FileTooLarge)?;
-            let mut bytes = [0; PAGE_BYTES];
-            read_at(&self.file, &mut bytes, place(at))?;
-            let number = Page::number(&bytes);
+            let page = Page::read(|bytes| read_at(&self.file, bytes, place(at)))?;
+            let number = page.number();
             if number >= self.head.pages {
                 return Err(corrupt(at, "its log has a page that is not there"));
             }
-            let page = Page::parse(bytes, number).map_err(|what| corrupt(at, what))?;
+            page.check(number).map_err(|what| corrupt(at, what))?;
             self.changed.insert(number, page);
         }
         Ok(())
@@ -288,9 +288,9 @@ impl Pages {
         if number >= self.head.pages {
             return Err(corrupt(number, "there is no such page"));
         }
-        let mut bytes = [0; PAGE_BYTES];
-        read_at(&self.file, &mut bytes, place(number))?;
-        Page::parse(bytes, number).map_err(|what| corrupt(number, what))
+        let page = Page::read(|bytes| read_at(&self.file, bytes, place(number)))?;
+        page.check(number).map_err(|what| corrupt(number, what))?;
+        Ok(page)
     }
 
     /// Takes the room that so many bytes need, so that no write fails for want of it once there is a
@@ -329,12 +329,12 @@ pub(in crate::store) fn seal(file: &mut [u8]) {
     };
     let head = &mut head[HEAD_AT as usize..][..Head::BYTES];
     let (said, sum) = head.split_at_mut(Head::BYTES - 4);
-    sum.copy_from_slice(&crc32fast::hash(said).to_le_bytes());
+    sum.copy_from_slice(&checksum::of(said).to_le_bytes());
     for page in pages.chunks_exact_mut(PAGE_BYTES) {
         let (sum, rest) = page.split_at_mut(4);
         // What is zero was never written.
         if rest.iter().any(|byte| *byte != 0) {
-            sum.copy_from_slice(&crc32fast::hash(rest).to_le_bytes());
+            sum.copy_from_slice(&checksum::of(rest).to_le_bytes());
         }
     }
 }
