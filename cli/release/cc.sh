@@ -21,7 +21,7 @@ done
 with_names "$@"
 nm --just-symbols "$output" >"$output.names"
 "$here/names.sh" <"$output.names" | paste "$output.names" - |
-  awk 'NR == FNR { names[$2] = names[$2] "\n" $1; next } $1 in names { print substr(names[$1], 2) }' \
+  awk -F '\t' 'NR == FNR { names[$2] = names[$2] "\n" $1; next } $0 in names { print substr(names[$0], 2) }' \
     - "$here/hot.txt" >"$output.order"
 cc "$@" "-Wl,--symbol-ordering-file=$output.order,--no-warn-symbol-ordering" 2>"$output.said" ||
   cc "$@"
