@@ -5,8 +5,8 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use mydocker_core::{
-    ErrorKind, Executor, Facts, Footprint, Instance, LinkName, Listener, Master, Netns, Ns, Object,
-    Op, OpError, OpResult, PortBinding, Protocol, State,
+    Address, ErrorKind, Executor, Facts, Footprint, Instance, LinkName, Listener, Master, Netns,
+    Ns, Object, Op, OpError, OpResult, PortBinding, Protocol, State,
 };
 
 use crate::errand::{Runner, Threads};
@@ -14,6 +14,7 @@ use crate::firewall::{self, Firewall};
 use crate::home::{self, Home};
 use crate::removal::Errands;
 use crate::rtnl::RouteSocket;
+use crate::solicited::Joining;
 use crate::space::{Links, Space, deleted};
 use crate::{carrier, census, conntrack, errno, facts, listeners, netns, observe, sysctl};
 
@@ -32,7 +33,7 @@ use crate::{carrier, census, conntrack, errno, facts, listeners, netns, observe,
 /// | a cable with its far end in the container, and all look-ups for what follows | one |
 /// | its bridge, hairpin mode, isolation | one |
 /// | the container's settings, addresses, links up, routes | one visit, one datagram |
-/// | a look at the carriers of the cable and its bridge, which is not put off then | none |
+/// | a look at the carriers of the cable and its bridge, which is not put off then, and at the groups of its IPv6 addresses | none |
 #[derive(Debug)]
 pub struct NetlinkExecutor {
     instance: Instance,
@@ -44,7 +45,13 @@ pub struct NetlinkExecutor {
     links: Links,
     /// What was plugged in, and has a carrier that the kernel was not asked to see yet.
     unseen: Vec<Master>,
+    /// What containers that were visited last are about to listen to.
+    joining: Vec<Joining>,
 }
+
+/// So many of them are waited for: those before them had the time that the others took, and each has a
+/// file open.
+const JOINING_MAX: usize = 16;
 
 /// Who carries out an op.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -86,6 +93,7 @@ impl NetlinkExecutor {
             errands: Errands::new(Box::new(Threads)),
             links: Links::new(),
             unseen: Vec::new(),
+            joining: Vec::new(),
         })
     }
 
@@ -154,7 +162,7 @@ impl NetlinkExecutor {
         };
         let visit = home.visit(file.as_fd(), || {
             let socket = &mut RouteSocket::open()?;
-            Ok(Space {
+            let results = Space {
                 ns,
                 home,
                 socket,
@@ -162,10 +170,18 @@ impl NetlinkExecutor {
                 errands: None,
                 links,
             }
-            .apply(ops))
+            .apply(ops);
+            let addresses = landed(ops, &results).filter_map(added_address);
+            // Who can't tell what is listened to is not waited for.
+            let joining = Joining::of(addresses).ok().flatten();
+            Ok((results, joining))
         });
         match visit {
-            Ok(Ok(results)) => results,
+            Ok(Ok((results, joining))) => {
+                self.joining.truncate(JOINING_MAX - 1);
+                self.joining.splice(..0, joining);
+                results
+            }
             Ok(Err(error)) | Err(error) => {
                 let error: std::io::Error = error;
                 vec![Err(errno::of_io("container's namespace", &error))]
@@ -184,6 +200,13 @@ fn half_done(ops: &[Op], results: &mut [OpResult], error: &OpError) {
                 detail: format!("connections that should have ended go on: {error}"),
             });
         }
+    }
+}
+
+fn added_address(op: &Op) -> Option<&Address> {
+    match op {
+        Op::Add(Object::Address(address)) => Some(address),
+        _ => None,
     }
 }
 
@@ -212,10 +235,15 @@ impl Drop for NetlinkExecutor {
 impl Executor for NetlinkExecutor {
     fn attend(&mut self, _: &State) {
         self.unseen.clear();
+        self.joining.clear();
     }
 
     fn apply(&mut self, ops: &[Op]) -> Vec<OpResult> {
         self.links.clear();
+        if ops.iter().any(|op| matches!(op, Op::Del(_))) {
+            // It may be what was added before, and a file that is open keeps a namespace.
+            self.joining.clear();
+        }
         if removes_rules(ops) && self.firewall.open(&self.home).is_ok() {
             // One errand does for both: links are down before rules go.
             self.firewall
@@ -256,13 +284,17 @@ impl Executor for NetlinkExecutor {
     }
 
     /// Has the kernel see what was plugged into bridges, and then those: until it has, both drop what is
-    /// sent. It has begun meanwhile, and who asks at once waits for it.
+    /// sent. It has begun meanwhile, and who asks at once waits for it. Then waits until containers hear
+    /// neighbours who look for their IPv6 addresses.
     fn hurry(&mut self) {
         let plugged = std::mem::take(&mut self.unseen);
         let bridges: BTreeSet<LinkName> = plugged.iter().map(|master| master.bridge).collect();
         for link in plugged.iter().map(|master| master.link).chain(bridges) {
             // Whether it has a carrier is no news.
             let _ = carrier::see(&self.socket, link);
+        }
+        for joining in std::mem::take(&mut self.joining) {
+            joining.wait();
         }
     }
 

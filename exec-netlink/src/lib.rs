@@ -32,6 +32,7 @@ mod removal;
 mod room;
 mod route;
 mod rtnl;
+mod solicited;
 mod space;
 mod sysctl;
 
