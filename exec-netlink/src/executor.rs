@@ -49,8 +49,7 @@ pub struct NetlinkExecutor {
     joining: Vec<Joining>,
 }
 
-/// So many of them are waited for: those before them had the time that the others took, and each has a
-/// file open.
+/// So many of them are waited for: those before them had the time that the others took.
 const JOINING_MAX: usize = 16;
 
 /// Who carries out an op.
@@ -162,7 +161,7 @@ impl NetlinkExecutor {
         };
         let visit = home.visit(file.as_fd(), || {
             let socket = &mut RouteSocket::open()?;
-            let results = Space {
+            Ok(Space {
                 ns,
                 home,
                 socket,
@@ -170,16 +169,13 @@ impl NetlinkExecutor {
                 errands: None,
                 links,
             }
-            .apply(ops);
-            let addresses = landed(ops, &results).filter_map(added_address);
-            // Who can't tell what is listened to is not waited for.
-            let joining = Joining::of(addresses).ok().flatten();
-            Ok((results, joining))
+            .apply(ops))
         });
         match visit {
-            Ok(Ok((results, joining))) => {
+            Ok(Ok(results)) => {
+                let addresses = landed(ops, &results).filter_map(added_address);
                 self.joining.truncate(JOINING_MAX - 1);
-                self.joining.splice(..0, joining);
+                self.joining.splice(..0, Joining::of(ns, addresses));
                 results
             }
             Ok(Err(error)) | Err(error) => {
@@ -240,10 +236,6 @@ impl Executor for NetlinkExecutor {
 
     fn apply(&mut self, ops: &[Op]) -> Vec<OpResult> {
         self.links.clear();
-        if ops.iter().any(|op| matches!(op, Op::Del(_))) {
-            // It may be what was added before, and a file that is open keeps a namespace.
-            self.joining.clear();
-        }
         if removes_rules(ops) && self.firewall.open(&self.home).is_ok() {
             // One errand does for both: links are down before rules go.
             self.firewall
@@ -294,7 +286,7 @@ impl Executor for NetlinkExecutor {
             let _ = carrier::see(&self.socket, link);
         }
         for joining in std::mem::take(&mut self.joining) {
-            joining.wait();
+            joining.wait(&self.home);
         }
     }
 

@@ -3,70 +3,72 @@
 use std::fs::File;
 use std::io;
 use std::net::Ipv6Addr;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use mydocker_core::{Address, LinkName};
+use mydocker_core::{Address, LinkName, Ns};
 
-/// What a thread's namespace listens to: only what is open shows it from elsewhere.
+use crate::home::{Home, open};
+
+/// What a thread's namespace listens to. Source: proc_pid_net(5).
 const LIST: &str = "/proc/thread-self/net/igmp6";
 /// How long a worker of the kernel may take; mostly it was there before.
 const PATIENCE: Duration = Duration::from_millis(100);
-const POLL: Duration = Duration::from_micros(20);
+const POLL_MIN: Duration = Duration::from_micros(20);
 
 /// Groups that a namespace is about to join. The kernel leaves that to a worker, also where no duplicates are
 /// looked for (`addrconf_dad_work`, net/ipv6/addrconf.c). Until it came to it nobody hears a neighbour who asks,
 /// and a first connection takes a second.
 #[derive(Debug)]
 pub(crate) struct Joining {
-    list: File,
+    ns: Ns,
     groups: Vec<(LinkName, Ipv6Addr)>,
 }
 
 impl Joining {
-    /// Those of `addresses` in the calling thread's namespace; `None` if no address has any.
-    ///
-    /// # Errors
-    /// Nobody tells what is listened to.
-    pub(crate) fn of<'a>(addresses: impl Iterator<Item = &'a Address>) -> io::Result<Option<Self>> {
+    /// Those of `addresses`, which are in `ns`; `None` if no address has any.
+    pub(crate) fn of<'a>(ns: &Ns, addresses: impl Iterator<Item = &'a Address>) -> Option<Self> {
         let groups: Vec<_> = addresses
             .filter_map(|address| match address.address {
                 IpNet::V4(_) => None,
                 IpNet::V6(net) => Some((address.link.name, group(net.addr()))),
             })
             .collect();
-        if groups.is_empty() {
-            return Ok(None);
-        }
-        let list = File::open(LIST)?;
-        Ok(Some(Self { list, groups }))
+        let ns = ns.clone();
+        (!groups.is_empty()).then_some(Self { ns, groups })
     }
 
-    /// Waits until they are joined, or the kernel takes longer than anybody should wait for it.
-    pub(crate) fn wait(&self) {
-        let begun = Instant::now();
-        while matches!(self.are_joined(), Ok(false)) && begun.elapsed() < PATIENCE {
-            sleep(POLL);
+    /// Waits until they are joined, or the kernel takes longer than anybody should wait for it. Of a namespace
+    /// that is gone, or does not tell, nothing is waited for.
+    pub(crate) fn wait(&self, home: &Home) {
+        // An open file would keep the namespace, so it is visited again.
+        if let Ok(file) = open(&self.ns) {
+            let _ = home.visit(file.as_fd(), || {
+                let (list, begun, mut poll) = (File::open(LIST)?, Instant::now(), POLL_MIN);
+                while !self.are_in(&list)? && begun.elapsed() < PATIENCE {
+                    sleep(poll);
+                    poll *= 2;
+                }
+                io::Result::Ok(())
+            });
         }
     }
 
-    fn are_joined(&self) -> io::Result<bool> {
-        let mut text = Vec::new();
-        let mut part = [0; 4096];
+    fn are_in(&self, list: &File) -> io::Result<bool> {
+        let (mut text, mut part) = (Vec::new(), [0; 4096]);
         loop {
-            let read = self.list.read_at(&mut part, text.len() as u64)?;
-            if read == 0 {
-                break;
+            match list.read_at(&mut part, text.len() as u64)? {
+                0 => break,
+                read => text.extend(&part[..read]),
             }
-            text.extend(&part[..read]);
         }
         let text = String::from_utf8_lossy(&text);
         let joined: Vec<_> = text.lines().filter_map(membership).collect();
-        let is_joined =
-            |(link, group): &(LinkName, Ipv6Addr)| joined.contains(&(link.as_str(), *group));
-        Ok(self.groups.iter().all(is_joined))
+        let mut groups = self.groups.iter();
+        Ok(groups.all(|(link, group)| joined.contains(&(link.as_str(), *group))))
     }
 }
 
