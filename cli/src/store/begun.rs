@@ -17,8 +17,7 @@ use super::error::{RUN_REMEDY, io};
 use super::record::{Found, HEAD_BYTES, decode, encode, payload_bytes};
 
 pub(super) const NAME: &str = "plan";
-/// A page of the kernel: so much is written whole or not at all, whoever is killed. The plan of an attach is not
-/// longer, but for many ports.
+/// As long as the plan of an attach is at most, but for many ports.
 const AT_ONCE_BYTES: usize = 4096;
 
 /// A plan, and which one it is of those that were begun since the tables were made.
@@ -113,7 +112,7 @@ pub(super) fn damaged(path: PathBuf, what: impl Into<String>) -> StoreError {
     }
 }
 
-/// Puts a plan in the place of the one before it. Whoever dies meanwhile leaves that one, or none. What was written.
+/// Puts a plan in the place of the one before it. Whoever dies meanwhile leaves none. What was written.
 ///
 /// # Errors
 /// It could not be written; there may be none then.
@@ -137,10 +136,6 @@ fn write_to(file: &File, number: u64, plan: &Plan) -> Result<Box<RawValue>> {
     let payload = [&number.to_le_bytes(), plan.get().as_bytes()].concat();
     let record =
         encode(&payload, checksum::of).ok_or_else(|| Error::from(ErrorKind::FileTooLarge))?;
-    if record.len() <= AT_ONCE_BYTES {
-        file.write_all_at(&record, 0)?;
-        return Ok(plan);
-    }
     let (head, payload) = record.split_at(HEAD_BYTES);
     file.write_all_at(&[0; HEAD_BYTES], 0)?;
     file.write_all_at(payload, HEAD_BYTES as u64)?;
