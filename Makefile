@@ -12,7 +12,7 @@ MAPPED ?= 1,1000,10000
 TURNS ?= 201
 # Asked for when it is used: what needs no Rust, or says that there is none, works without.
 HOST = $(shell rustc -vV | sed -n 's/host: //p')
-# Names without hashes that say what a function is of, for the linker to know it by.
+# Names that say in full what a function is of, for the linker to know it by.
 STATIC = CARGO_TARGET_$(shell echo $(HOST) | tr a-z- A-Z_)_LINKER="$(CURDIR)/cli/release/cc.sh" \
   RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static -C symbol-mangling-version=v0"
 
