@@ -185,15 +185,19 @@ fn base(name: &'static str, (kind, hook, priority): (Kind, Hook, i32), rules: Ve
 }
 
 /// A port of this host alone: packets in transit to somebody else's port pass untouched.
+///
+/// A port that one publishes at all addresses is nobody else's at any of them
+/// ([`PortBinding::conflicts`](crate::PortBinding::conflicts)). So the order decides nothing, and what most
+/// ports are comes first.
 fn publish() -> Chain {
     use Family::{V4, V6};
     use Verdict::DnatByMap;
     const ANY: &[Field] = &[L4Proto, DestinationPort];
     let rules = vec![
-        rule([], DnatByMap(V4, AT4, "publish4_at")),
         rule([], DnatByMap(V4, ANY, "publish4")),
-        rule([], DnatByMap(V6, AT6, "publish6_at")),
+        rule([], DnatByMap(V4, AT4, "publish4_at")),
         rule([], DnatByMap(V6, ANY, "publish6")),
+        rule([], DnatByMap(V6, AT6, "publish6_at")),
     ];
     called("publish", rules)
 }
