@@ -287,16 +287,20 @@ impl PortBinding {
         Family::of(self.host_ip)
     }
 
-    /// Whether the two would fight over a packet: a wildcard overlaps every address of its family.
+    /// Whether the two would fight over a packet.
     #[must_use]
     pub fn conflicts(&self, other: &Self) -> bool {
         self.protocol == other.protocol
             && self.host_port == other.host_port
-            && self.family() == other.family()
-            && (self.host_ip == other.host_ip
-                || self.host_ip.is_unspecified()
-                || other.host_ip.is_unspecified())
+            && hosts_overlap(self.host_ip, other.host_ip)
     }
+}
+
+/// Whether who has a port at one address of the host and who has it at the other would fight over a
+/// packet: both are the same, or of one family and one of them is all of it.
+#[must_use]
+pub fn hosts_overlap(a: IpAddr, b: IpAddr) -> bool {
+    a == b || Family::of(a) == Family::of(b) && (a.is_unspecified() || b.is_unspecified())
 }
 
 /// `0.0.0.0:8080->80/tcp`, as `docker ps` has it.

@@ -41,7 +41,7 @@ mod transaction;
 mod warning;
 
 pub use adoption::{Adoption, Hearsay, Stray};
-pub use binding::{PortBinding, PortSpec, PortSpecError, Protocol};
+pub use binding::{PortBinding, PortSpec, PortSpecError, Protocol, hosts_overlap};
 pub use drift::Drift;
 pub use drive::{Executor, Recorder, drive};
 pub use endpoint::{Endpoint, EndpointId};

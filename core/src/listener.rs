@@ -6,7 +6,7 @@ use core::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Family, PortBinding, Protocol};
+use crate::{PortBinding, Protocol, hosts_overlap};
 
 /// A port of the host that one of its programs listens on. To publish it would take it away from
 /// that program.
@@ -39,10 +39,8 @@ impl Listener {
     /// Whether both want packets to one address and port.
     #[must_use]
     pub fn conflicts(&self, binding: &PortBinding) -> bool {
-        let (ours, theirs) = (binding.host_ip, self.address);
         (self.protocol, self.port) == (binding.protocol, binding.host_port)
-            && Family::of(ours) == Family::of(theirs)
-            && (ours == theirs || ours.is_unspecified() || theirs.is_unspecified())
+            && hosts_overlap(self.address, binding.host_ip)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
-use mydocker_core::{ErrorKind, Family, OpError, PortBinding, Protocol};
+use mydocker_core::{ErrorKind, OpError, PortBinding, Protocol, hosts_overlap};
 use netlink_sys::constants::NETLINK_SOCK_DIAG;
 
 use crate::netlink::{Client, HEADER_BYTES, Message};
@@ -170,12 +170,9 @@ impl Seen {
 
     /// Whether it gets packets that are for the binding.
     pub(super) fn conflicts(&self, binding: &PortBinding) -> bool {
-        let (ours, theirs) = (binding.host_ip, self.address);
-        let everything = theirs == Ipv6Addr::UNSPECIFIED && !self.v6_only;
+        let everything = self.address == Ipv6Addr::UNSPECIFIED && !self.v6_only;
         self.port == binding.host_port
-            && (everything
-                || Family::of(ours) == Family::of(theirs)
-                    && (ours == theirs || ours.is_unspecified() || theirs.is_unspecified()))
+            && (everything || hosts_overlap(self.address, binding.host_ip))
     }
 }
 
