@@ -217,6 +217,9 @@ impl Store {
         let Kept::Tables(mut tables) = Tables::open(&run, Access::Write, &self.subject)? else {
             return Ok(false);
         };
+        if !tables.are_current() {
+            return Ok(false);
+        }
         if pending(&run, tables.path(), tables.ended())?.is_some() {
             return Ok(false);
         }
@@ -312,9 +315,9 @@ impl Store {
         let adopted = self.take_up(&run, &mut kept, Some(&definitions))?;
         let anew = |ended| Tables::create(&run, &self.subject, &self.state, ended);
         let tables = match kept {
-            Kept::Tables(tables) if adopted => anew(tables.ended())?,
-            Kept::Tables(tables) => tables,
+            Kept::Tables(tables) if !adopted && tables.are_current() => tables,
             // The plan that is there goes on from them.
+            Kept::Tables(tables) => anew(tables.ended())?,
             Kept::Older(tables) => anew(tables.ended())?,
             Kept::Nothing | Kept::Stale | Kept::Journal => {
                 create(&run, &self.subject, &self.state)?

@@ -8,7 +8,7 @@ use super::checksum;
 pub(super) const HEAD_BYTES: usize = 12;
 
 /// The format that this code writes, and the newest that it reads.
-pub(super) const FORMAT: u64 = 6;
+pub(super) const FORMAT: u64 = 7;
 
 /// What is at a place in a file.
 #[derive(Debug, Eq, PartialEq)]

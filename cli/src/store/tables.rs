@@ -5,12 +5,13 @@
 //! | meta | – | passages, debris |
 //! | networks | name | the network, whether it is up, where its searches go on, how many are on it |
 //! | endpoints | network, container | the endpoint |
-//! | claims | what is claimed, network, container | – |
+//! | claims | what is claimed, network, container | of a block of ports: which, and at which addresses |
 //!
 //! All are in one tree, the table before the key; beside it is which plan ended last. A container, its
-//! namespace, an address, a MAC, a port of the host: endpoints that could be in each other's way claim the
-//! same. Claims follow from endpoints and are written with them.
+//! namespace, an address, a MAC, a block of ports of the host: endpoints that could be in each other's way
+//! claim the same. Claims follow from endpoints and are written with them.
 
+mod block;
 mod read;
 pub(super) mod row;
 mod write;
@@ -22,8 +23,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use mydocker_core::{
-    Damage, Endpoint, EndpointId, Family, Footprint, ForeignChain, Instance, Netns, NetworkName,
-    NetworkRecord, PortBinding, Protocol, Snapshot, State,
+    Damage, Endpoint, EndpointId, Footprint, ForeignChain, Instance, Netns, NetworkName,
+    NetworkRecord, Snapshot, State,
 };
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
@@ -38,7 +39,8 @@ use super::{Access, StoreError};
 
 pub(super) const NAME: &str = "state";
 
-/// The first format that had tables, and the first of which they are a tree. That one had CRC-32.
+/// The first format that had tables, and the first of which they are a tree. That one had CRC-32, and it
+/// and the next a claim for each port.
 const FIRST_FORMAT: u64 = 3;
 const FIRST_FORMAT_OF_TREES: u64 = 5;
 
@@ -97,6 +99,8 @@ pub(super) struct Tables {
     tree: Tree,
     path: PathBuf,
     instance: Instance,
+    /// The format that they are of. What is to change is put into the current one first.
+    format: u64,
     meta: Meta,
 }
 
@@ -124,6 +128,7 @@ impl Tables {
 
     /// The same from a file that is open.
     pub(super) fn of(file: File, path: PathBuf, access: Access, subject: &Subject) -> Result<Kept> {
+        let mut format = FORMAT;
         if !has_title_of(&file, subject).map_err(io("read", &path))? {
             let title = match read_title(&file, &path)? {
                 Ok(title) => title,
@@ -152,16 +157,15 @@ impl Tables {
                 let older = Older::open(file, path, subject)?;
                 return Ok(Kept::Older(Box::new(older)));
             }
-            if access == Access::Write {
-                // The trees of format 5 differ by their checksums alone, and each change brings the current ones.
-                write_title(&file, subject).map_err(io("write", &path))?;
-            }
+            format = title.format;
         }
-        let tree = Tree::open(file, access == Access::Write).map_err(failed(&path))?;
+        let writes = access == Access::Write && format == FORMAT;
+        let tree = Tree::open(file, writes).map_err(failed(&path))?;
         let mut tables = Self {
             tree,
             path,
             instance: subject.instance,
+            format,
             meta: Meta::default(),
         };
         tables.meta = tables.read_meta()?;
@@ -189,10 +193,16 @@ impl Tables {
             tree: Tree::begin(file),
             path,
             instance: subject.instance,
+            format: FORMAT,
             meta: Meta::default(),
         };
         tables.put_all(state, ended)?;
         Ok(tables)
+    }
+
+    /// Whether they are of the format that this version writes.
+    pub(super) fn are_current(&self) -> bool {
+        self.format == FORMAT
     }
 
     /// The number of the last plan that ended.
@@ -350,12 +360,14 @@ fn netns_claim(netns: &Netns) -> String {
     format!("{NETNS_CLAIM}{netns}")
 }
 
-/// What an endpoint claims.
-fn claims(endpoint: &Endpoint) -> impl Iterator<Item = String> + '_ {
-    let ports = endpoint.host_ports();
-    claims_but_ports(endpoint).chain(ports.map(|binding| port_claim(&Port::of(binding))))
+/// What an endpoint claims, and what is told of it.
+fn claims(endpoint: &Endpoint) -> impl Iterator<Item = (String, String)> + '_ {
+    let single = claims_but_ports(endpoint).map(|claim| (claim, String::new()));
+    let blocks = block::of(endpoint).into_iter();
+    single.chain(blocks.map(|(block, ports)| (block.to_string(), ports.to_string())))
 }
 
+/// All but the ports of the host.
 fn claims_but_ports(endpoint: &Endpoint) -> impl Iterator<Item = String> + '_ {
     let network = &endpoint.id.network;
     let addresses = endpoint.addresses.iter();
@@ -366,45 +378,4 @@ fn claims_but_ports(endpoint: &Endpoint) -> impl Iterator<Item = String> + '_ {
         format!("mac {network} {}", endpoint.mac),
     ];
     whole.into_iter().chain(addresses)
-}
-
-/// A port of the host, at whatever address: who is in whose way is for core to say.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-struct Port {
-    protocol: Protocol,
-    family: Family,
-    number: u16,
-}
-
-impl Port {
-    fn of(binding: &PortBinding) -> Self {
-        Self {
-            protocol: binding.protocol,
-            family: binding.family(),
-            number: binding.host_port,
-        }
-    }
-}
-
-/// Sorted as ports are.
-fn port_claim(port: &Port) -> String {
-    let family = match port.family {
-        Family::V4 => 4,
-        Family::V6 => 6,
-    };
-    format!("port {} {family} {:05}", port.protocol, port.number)
-}
-
-/// From which claim to which claim an endpoint's ports are: one pair for all that follow each other.
-fn port_claims(endpoint: &Endpoint) -> Vec<(String, String)> {
-    let mut ports: Vec<Port> = endpoint.host_ports().map(Port::of).collect();
-    ports.sort_unstable();
-    ports.dedup();
-    let follows = |a: &Port, b: &Port| {
-        (a.protocol, a.family) == (b.protocol, b.family)
-            && a.number.checked_add(1) == Some(b.number)
-    };
-    let runs = ports.chunk_by(follows);
-    runs.filter_map(|run| Some((port_claim(run.first()?), port_claim(run.last()?))))
-        .collect()
 }

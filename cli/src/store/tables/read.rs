@@ -8,11 +8,12 @@ use mydocker_core::{
     Snapshot, State,
 };
 
+use super::block::{self, Ports};
 use super::row::{EndpointRow, NetworkRow, parse};
 use super::{
     BETWEEN, CLAIMS, ENDPOINTS, META, Meta, NETNS_CLAIM, NETWORKS, Result, Tables,
     claims_but_ports, container_claim, contradiction, damaged, endpoint_key, failed, key,
-    netns_claim, network_key, port_claims, salvaged,
+    netns_claim, network_key, salvaged,
 };
 use crate::store::{StoreError, tree};
 
@@ -126,7 +127,7 @@ impl Tables {
         container: &ContainerName,
     ) -> Result<()> {
         let claim = container_claim(container.as_str());
-        for id in self.claimants(&claim, &claim)? {
+        for id in self.claimants(&claim, |_| Ok(true))? {
             if state.endpoint(&id).is_none() {
                 self.recall_one(state, &id)?;
             }
@@ -134,20 +135,29 @@ impl Tables {
         Ok(())
     }
 
-    /// Adds to a part whoever claims something that an endpoint does. Whether there was anybody.
+    /// Adds to a part whoever claims something that an endpoint does, and may be in its way. Whether
+    /// there was anybody.
     pub(in crate::store) fn rivals(
         &mut self,
         state: &mut State,
         endpoint: &Endpoint,
     ) -> Result<bool> {
+        let mut claimants = Vec::new();
+        for claim in claims_but_ports(endpoint) {
+            claimants.extend(self.claimants(&claim, |_| Ok(true))?);
+        }
+        for (block, wanted) in block::of(endpoint) {
+            let claimants_of_block = self.claimants(&block.to_string(), |ports| {
+                let ports: Ports = ports.parse()?;
+                Ok(ports.overlap(&wanted))
+            })?;
+            claimants.extend(claimants_of_block);
+        }
         let mut found = false;
-        let single = claims_but_ports(endpoint).map(|claim| (claim.clone(), claim));
-        for (first, last) in single.chain(port_claims(endpoint)) {
-            for id in self.claimants(&first, &last)? {
-                if id != endpoint.id && state.endpoint(&id).is_none() {
-                    self.recall_one(state, &id)?;
-                    found = true;
-                }
+        for id in claimants {
+            if id != endpoint.id && state.endpoint(&id).is_none() {
+                self.recall_one(state, &id)?;
+                found = true;
             }
         }
         Ok(found)
@@ -216,17 +226,25 @@ impl Tables {
         row.map(|row| parse(&self.path, &row)).transpose()
     }
 
-    /// Who claims what is from `first` to `last`.
-    fn claimants(&mut self, first: &str, last: &str) -> Result<Vec<EndpointId>> {
+    /// Who claims something, of those that `counts` by what is told of it.
+    fn claimants(
+        &mut self,
+        claim: &str,
+        counts: impl Fn(&str) -> std::result::Result<bool, String>,
+    ) -> Result<Vec<EndpointId>> {
         let path = self.path.clone();
         let mut ids = Vec::new();
-        self.rows(&key(CLAIMS, &[first]), |claim, _| {
-            let (claim, network, container) = claim_of(&path, claim)?;
-            if claim > last {
+        self.rows(&key(CLAIMS, &[claim]), |found, told| {
+            let (found, network, container) = claim_of(&path, found)?;
+            if found != claim {
                 return Ok(Break(()));
             }
-            let (network, container) = (name(&path, network)?, name(&path, container)?);
-            ids.push(EndpointId { network, container });
+            let told = String::from_utf8(told).map_err(|error| error.to_string());
+            let counted = told.and_then(|told| counts(&told));
+            if counted.map_err(|what| damaged(&path, 0, what))? {
+                let (network, container) = (name(&path, network)?, name(&path, container)?);
+                ids.push(EndpointId { network, container });
+            }
             Ok(Continue(()))
         })?;
         Ok(ids)

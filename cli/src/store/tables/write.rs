@@ -98,8 +98,8 @@ impl Tables {
     fn put_endpoint(&mut self, endpoint: &Endpoint) -> Result<()> {
         let id = &endpoint.id;
         self.put_row(&endpoint_key(id), &EndpointRow(endpoint.clone()))?;
-        for claim in claims(endpoint) {
-            let put = self.tree.insert(&claim_key(&claim, id), b"");
+        for (claim, told) in claims(endpoint) {
+            let put = self.tree.insert(&claim_key(&claim, id), told.as_bytes());
             put.map_err(failed(&self.path))?;
         }
         Ok(())
@@ -110,7 +110,7 @@ impl Tables {
         let Some(EndpointRow(endpoint)) = self.endpoint(id)? else {
             return Ok(());
         };
-        let claims = claims(&endpoint).map(|claim| claim_key(&claim, id));
+        let claims = claims(&endpoint).map(|(claim, _)| claim_key(&claim, id));
         for key in claims.chain([endpoint_key(id)]) {
             self.tree.remove(&key).map_err(failed(&self.path))?;
         }

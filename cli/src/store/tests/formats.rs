@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use mydocker_core::Object;
+use mydocker_core::{Object, Rejection};
 
 use super::*;
 
@@ -91,7 +91,7 @@ fn each_is_written_anew_wherever_it_ends() {
     }
 }
 
-/// Tables as formats 3 to 5 had them, of the place's own instance and boot. The last plan ended.
+/// Tables as formats 3 to 6 had them, of the place's own instance and boot. The last plan ended.
 fn written_tables(format: u64) -> Place {
     let place = Place::new();
     let [run, definitions] = ["run", "lib"].map(|root| place.dir.path().join(root).join(NAME));
@@ -120,7 +120,7 @@ fn written_tables(format: u64) -> Place {
 
 #[test]
 fn older_tables_are_read_and_written_anew() {
-    for format in [3, 4, 5] {
+    for format in [3, 4, 5, 6] {
         let place = written_tables(format);
         let bytes = fs::read(place.run("state")).unwrap();
         let before = place.read().unwrap();
@@ -141,10 +141,40 @@ fn older_tables_are_read_and_written_anew() {
     }
 }
 
+/// Who has a port is found by whoever wants it next, though claims were told otherwise.
+#[test]
+fn ports_of_older_tables_are_taken() {
+    for format in [3, 4, 5, 6] {
+        let place = written_tables(format);
+        let Request::Attach(mut spec) = attach("front", "db") else {
+            panic!("it is an attach");
+        };
+        spec.ports = vec!["127.0.0.1:9005:80".parse().unwrap()];
+        let request = Request::Attach(spec);
+        for round in ["from older tables", "from those made of them"] {
+            let requests = std::slice::from_ref(&request);
+            let mut store = Store::open_for(&place.roots(), requests, &place.options).unwrap();
+            assert_eq!(format_of(&place), record::FORMAT);
+            let mut planned = store.state().plan(&Facts::default(), &request);
+            if let Ok(plan) = &planned {
+                assert!(
+                    store.recall_rivals(plan).unwrap(),
+                    "format {format}, {round}"
+                );
+                planned = store.state().plan(&Facts::default(), &request);
+            }
+            assert!(
+                matches!(planned, Err(Rejection::PortTaken { .. })),
+                "format {format}, {round}: {planned:?}"
+            );
+        }
+    }
+}
+
 /// What a dead process of the older version began is finished by one of this.
 #[test]
 fn a_plan_beside_older_tables_is_pending() {
-    for format in [4, 5] {
+    for format in [4, 5, 6] {
         let place = written_tables(format);
         let run = Dir::open(&place.roots().run_root, NAME).unwrap().unwrap();
         let Last::Begun(last) = begun::read(&run).unwrap() else {
@@ -170,7 +200,7 @@ fn a_plan_beside_older_tables_is_pending() {
 #[test]
 fn older_tables_that_are_damaged_are_refused() {
     // The pages of a tree are fewer.
-    for (format, step) in [(4, 397), (5, 89)] {
+    for (format, step) in [(4, 397), (5, 89), (6, 199)] {
         let place = written_tables(format);
         let before = place.read().unwrap();
         let whole = fs::read(place.run("state")).unwrap();
