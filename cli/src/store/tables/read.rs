@@ -35,6 +35,9 @@ impl From<StoreError> for Failure {
     }
 }
 
+/// Who is shown keys and rows, until it breaks.
+type Visit<'v> = dyn FnMut(&[u8], Vec<u8>) -> Result<ControlFlow<()>> + 'v;
+
 impl Tables {
     pub(super) fn read_meta(&mut self) -> Result<Meta> {
         let row = self.tree.get(&key(META, &[])).map_err(failed(&self.path))?;
@@ -51,12 +54,12 @@ impl Tables {
             pending,
             ..self.rest()
         };
-        self.rows(&[NETWORKS], |_, row| {
+        self.rows(&[NETWORKS], &mut |_, row| {
             let row: NetworkRow = parse(&path, &row)?;
             snapshot.networks.push(row.record);
             Ok(Continue(()))
         })?;
-        self.rows(&[ENDPOINTS], |_, row| {
+        self.rows(&[ENDPOINTS], &mut |_, row| {
             let EndpointRow(endpoint) = parse(&path, &row)?;
             snapshot.endpoints.push(endpoint);
             Ok(Continue(()))
@@ -127,7 +130,7 @@ impl Tables {
         container: &ContainerName,
     ) -> Result<()> {
         let claim = container_claim(container.as_str());
-        for id in self.claimants(&claim, |_| Ok(true))? {
+        for id in self.claimants(&claim, &|_| Ok(true))? {
             if state.endpoint(&id).is_none() {
                 self.recall_one(state, &id)?;
             }
@@ -144,10 +147,10 @@ impl Tables {
     ) -> Result<bool> {
         let mut claimants = Vec::new();
         for claim in claims_but_ports(endpoint) {
-            claimants.extend(self.claimants(&claim, |_| Ok(true))?);
+            claimants.extend(self.claimants(&claim, &|_| Ok(true))?);
         }
         for (block, wanted) in block::of(endpoint) {
-            let claimants_of_block = self.claimants(&block.to_string(), |ports| {
+            let claimants_of_block = self.claimants(&block.to_string(), &|ports| {
                 let ports: Ports = ports.parse()?;
                 Ok(ports.overlap(&wanted))
             })?;
@@ -174,7 +177,7 @@ impl Tables {
         let own = netns_claim(netns);
         let mut found: Vec<(Netns, ContainerName)> = Vec::new();
         for (from, end) in [(&*own, None), (NETNS_CLAIM, Some(&*own))] {
-            self.rows(&key(CLAIMS, &[from]), |claim, _| {
+            self.rows(&key(CLAIMS, &[from]), &mut |claim, _| {
                 let (claim, _, container) = claim_of(&path, claim)?;
                 let Some(netns) = claim.strip_prefix(NETNS_CLAIM) else {
                     return Ok(Break(()));
@@ -198,12 +201,9 @@ impl Tables {
         self.meta.clone().snapshot(self.instance)
     }
 
-    /// Shows the rows of a table from one key on, until `visit` breaks; keys without their table.
-    fn rows(
-        &mut self,
-        from: &[u8],
-        mut visit: impl FnMut(&[u8], Vec<u8>) -> Result<ControlFlow<()>>,
-    ) -> Result<()> {
+    /// Shows the rows of a table from one key on, until `visit` breaks; keys without their table. Once for
+    /// all who look, for an attach pays for each page of code that it meets.
+    fn rows(&mut self, from: &[u8], visit: &mut Visit<'_>) -> Result<()> {
         let scanned = self.tree.scan(from, |key, row| match key.split_first() {
             Some((table, key)) if from.first() == Some(table) => Ok(visit(key, row)?),
             _ => Ok(Break(())),
@@ -230,11 +230,11 @@ impl Tables {
     fn claimants(
         &mut self,
         claim: &str,
-        counts: impl Fn(&str) -> std::result::Result<bool, String>,
+        counts: &dyn Fn(&str) -> std::result::Result<bool, String>,
     ) -> Result<Vec<EndpointId>> {
         let path = self.path.clone();
         let mut ids = Vec::new();
-        self.rows(&key(CLAIMS, &[claim]), |found, told| {
+        self.rows(&key(CLAIMS, &[claim]), &mut |found, told| {
             let (found, network, container) = claim_of(&path, found)?;
             if found != claim {
                 return Ok(Break(()));
