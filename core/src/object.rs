@@ -29,6 +29,15 @@ impl Family {
             IpAddr::V6(_) => Self::V6,
         }
     }
+
+    /// `0.0.0.0` or `::`, which stands for all addresses of the family, and is before them.
+    #[must_use]
+    pub const fn unspecified(self) -> IpAddr {
+        match self {
+            Self::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Self::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        }
+    }
 }
 
 /// A network namespace as an op sees it.
@@ -348,12 +357,9 @@ impl Dnat {
     /// The binding that it carries out.
     #[must_use]
     pub fn binding(&self) -> PortBinding {
-        let unspecified = match Family::of(self.to.ip()) {
-            Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
+        let family = Family::of(self.to.ip());
         PortBinding {
-            host_ip: self.at.unwrap_or(unspecified),
+            host_ip: self.at.unwrap_or(family.unspecified()),
             host_port: self.port,
             container_port: self.to.port(),
             protocol: self.protocol,

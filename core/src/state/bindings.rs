@@ -203,13 +203,9 @@ fn pinhole(port: &PortSpec, address: IpAddr) -> PortBinding {
 
 /// A port on every address means every family that the container has.
 fn bindings_of(port: &PortSpec, host_port: u16, families: &BTreeSet<Family>) -> Vec<PortBinding> {
-    let unspecified = |family: &Family| match family {
-        Family::V4 => IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED),
-        Family::V6 => IpAddr::V6(core::net::Ipv6Addr::UNSPECIFIED),
-    };
     let hosts: Vec<IpAddr> = match port.host_ip {
         Some(ip) => Vec::from([ip]),
-        None => families.iter().map(unspecified).collect(),
+        None => families.iter().copied().map(Family::unspecified).collect(),
     };
     let binding = |host_ip| PortBinding {
         host_ip,

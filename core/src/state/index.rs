@@ -1,6 +1,7 @@
 //! What a request looks up: kept in step with networks, endpoints and debris.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
@@ -9,7 +10,7 @@ use ipnet::IpNet;
 use crate::snapshot::{Damage, NetworkRecord};
 use crate::{
     ContainerName, Endpoint, EndpointId, Family, Holder, Mac, Netns, Network, NetworkName, Object,
-    Pool, PortBinding, Protocol, State,
+    Pool, PortBinding, Protocol, State, hosts_overlap,
 };
 
 /// A network and who is on it.
@@ -58,50 +59,53 @@ pub(super) struct Sandbox {
     pub(super) networks: Vec<NetworkName>,
 }
 
-/// Who publishes which port of the host.
+/// Who publishes which port of the host, at which address; `None` stands for debris.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct PortIndex(
-    BTreeMap<(Family, Protocol, u16), BTreeMap<IpAddr, Option<EndpointId>>>,
-);
+pub(super) struct PortIndex(BTreeMap<(Protocol, u16, Family, IpAddr), Option<Arc<EndpointId>>>);
 
 impl PortIndex {
-    fn key(binding: &PortBinding) -> (Family, Protocol, u16) {
-        (binding.family(), binding.protocol, binding.host_port)
+    fn key(binding: &PortBinding, host_ip: IpAddr) -> (Protocol, u16, Family, IpAddr) {
+        let family = Family::of(host_ip);
+        (binding.protocol, binding.host_port, family, host_ip)
     }
 
     /// Who stands in the way of a binding.
     pub(super) fn conflict(&self, binding: &PortBinding) -> Option<Holder> {
-        let held = self.0.get(&Self::key(binding))?;
-        let ip = binding.host_ip;
-        let wildcard = match ip {
-            IpAddr::V4(_) => IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(_) => IpAddr::V6(core::net::Ipv6Addr::UNSPECIFIED),
+        let (ip, family) = (binding.host_ip, binding.family());
+        let first = Self::key(binding, family.unspecified());
+        let (&(.., lowest), holder) = self.0.range(first..).next().filter(|(key, _)| {
+            let &&(protocol, port, of, _) = key;
+            (protocol, port, of) == (binding.protocol, binding.host_port, family)
+        })?;
+        let holder = if hosts_overlap(lowest, ip) {
+            holder
+        } else {
+            self.0.get(&Self::key(binding, ip))?
         };
-        let holder = match held.get(&wildcard).or_else(|| held.get(&ip)) {
-            Some(holder) => holder,
-            None if ip.is_unspecified() => held.values().next()?,
-            None => return None,
-        };
-        Some(holder.clone().map_or(Holder::Debris, Holder::Endpoint))
+        let of = |id: &Arc<EndpointId>| Holder::Endpoint(EndpointId::clone(id));
+        Some(holder.as_ref().map_or(Holder::Debris, of))
     }
 
-    /// Takes a port; `None` stands for debris. False if it was taken.
-    pub(super) fn insert(&mut self, binding: &PortBinding, holder: Option<EndpointId>) -> bool {
+    /// Takes a port. False if it was taken.
+    pub(super) fn insert(
+        &mut self,
+        binding: &PortBinding,
+        holder: Option<&Arc<EndpointId>>,
+    ) -> bool {
         if self.conflict(binding).is_some() {
             return false;
         }
-        self.0
-            .entry(Self::key(binding))
-            .or_default()
-            .insert(binding.host_ip, holder);
+        let key = Self::key(binding, binding.host_ip);
+        self.0.insert(key, holder.cloned());
         true
     }
 
     /// Takes all ports of an endpoint, or none: then one that was taken, by another or by the endpoint
     /// itself.
     fn insert_all(&mut self, endpoint: &Endpoint) -> Result<(), PortBinding> {
+        let holder = Arc::new(endpoint.id.clone());
         for (done, binding) in endpoint.host_ports().enumerate() {
-            if !self.insert(binding, Some(endpoint.id.clone())) {
+            if !self.insert(binding, Some(&holder)) {
                 for binding in endpoint.host_ports().take(done) {
                     self.remove(binding);
                 }
@@ -112,13 +116,7 @@ impl PortIndex {
     }
 
     pub(super) fn remove(&mut self, binding: &PortBinding) {
-        let key = Self::key(binding);
-        if let Some(held) = self.0.get_mut(&key) {
-            held.remove(&binding.host_ip);
-            if held.is_empty() {
-                self.0.remove(&key);
-            }
-        }
+        self.0.remove(&Self::key(binding, binding.host_ip));
     }
 }
 
@@ -284,9 +282,8 @@ impl State {
             self.ports.remove(binding);
         }
         if let Err(taken) = self.ports.insert_all(changed) {
-            for binding in before.host_ports() {
-                self.ports.insert(binding, Some(id.clone()));
-            }
+            // They were there before.
+            self.ports.insert_all(&before).ok();
             self.endpoints.insert(id.clone(), before);
             return Err(Damage::PortTwice(id.clone(), taken));
         }
@@ -306,6 +303,61 @@ impl State {
             }
             if let Object::Dnat(dnat) = object {
                 self.ports.insert(&dnat.binding(), None);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Few words, so that they meet.
+    fn binding() -> impl Strategy<Value = PortBinding> {
+        let hosts = ["0.0.0.0", "127.0.0.1", "192.0.2.1", "::", "::1"];
+        let hosts = hosts.map(|host| host.parse::<IpAddr>().unwrap());
+        (
+            prop::sample::select(hosts.to_vec()),
+            80_u16..82,
+            prop::sample::select([Protocol::Tcp, Protocol::Udp].to_vec()),
+        )
+            .prop_map(|(host_ip, host_port, protocol)| PortBinding {
+                host_ip,
+                host_port,
+                container_port: 1,
+                protocol,
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn a_port_is_taken_by_whoever_it_conflicts_with(
+            steps in prop::collection::vec((binding(), prop::option::of("[a-c]")), 1..40),
+        ) {
+            let mut index = PortIndex::default();
+            let mut taken: Vec<(PortBinding, EndpointId)> = Vec::new();
+            for (binding, holder) in steps {
+                let Some(holder) = holder else {
+                    index.remove(&binding);
+                    taken.retain(|(other, _)| *other != binding);
+                    continue;
+                };
+                let (network, container) = ("n".parse().unwrap(), holder.parse().unwrap());
+                let holder = EndpointId { network, container };
+                let in_the_way = taken.iter().filter(|(other, _)| other.conflicts(&binding));
+                let in_the_way: Vec<_> =
+                    in_the_way.map(|(_, holder)| Holder::Endpoint(holder.clone())).collect();
+                match index.conflict(&binding) {
+                    Some(found) => prop_assert!(in_the_way.contains(&found)),
+                    None => prop_assert!(in_the_way.is_empty()),
+                }
+                let free = in_the_way.is_empty();
+                prop_assert_eq!(index.insert(&binding, Some(&Arc::new(holder.clone()))), free);
+                if free {
+                    taken.push((binding, holder));
+                }
             }
         }
     }
