@@ -358,7 +358,8 @@ impl State {
             let Some(network) = self.network(&endpoint.id.network) else {
                 continue;
             };
-            all.extend(endpoint.objects(self.instance, network));
+            // Those of the first are taken as they are.
+            all.append(&mut endpoint.objects(self.instance, network));
             let routes = endpoint.routes(network).into_iter();
             let first = routes.filter(|route| taken.insert(route.destination));
             all.extend(first.map(Object::Route));
