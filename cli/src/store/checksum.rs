@@ -14,7 +14,7 @@ pub(super) fn crc32(bytes: &[u8]) -> u32 {
     crc32fast::hash(bytes)
 }
 
-/// Whether that is a checksum of `bytes`. What a process of an older version wrote stays until it changes.
+/// Whether that is a checksum of `bytes`, as this version has it or those before did.
 pub(super) fn is_of(sum: u32, bytes: &[u8]) -> bool {
     of(bytes) == sum || crc32(bytes) == sum
 }
