@@ -47,24 +47,33 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
     };
     match cli.command {
         Command::Network(command) => network::run(&app, command).map(|()| 0),
-        Command::Run(run) => run::run(&app, *run),
-        Command::Ps(ps) => ps::ps(&app, &ps).map(|()| 0),
-        Command::Stop(stop) => container::stop(&app, &stop).map(|()| 0),
-        Command::Rm(rm) => container::rm(&app, &rm).map(|()| 0),
-        Command::Image(command) => image::run(&app, command).map(|()| 0),
-        Command::Commit(commit) => commit::commit(&app, &commit).map(|()| 0),
-        Command::Logs(logs) => logs::logs(&app, &logs).map(|()| 0),
-        Command::Exec(exec) => exec::exec(&app, exec),
-        Command::Start(start) => start::start(&app, &start),
-        Command::Restart(args) => container::restart(&app, &args).map(|()| 0),
-        Command::Kill(kill) => container::kill(&app, &kill).map(|()| 0),
-        Command::Wait(wait) => container::wait(&app, &wait).map(|()| 0),
-        Command::Rename(args) => container::rename(&app, &args).map(|()| 0),
-        Command::Port(args) => inspect::port(&app, &args).map(|()| 0),
-        Command::Inspect(args) => inspect::inspect(&app, &args).map(|()| 0),
-        Command::Stats(stats) => stats::stats(&app, &stats).map(|()| 0),
-        Command::Completion(completion) => completion::script(completion.shell).map(|()| 0),
+        Command::Run(run) => out_of_line(|| run::run(&app, *run)),
+        Command::Ps(ps) => out_of_line(|| ps::ps(&app, &ps).map(|()| 0)),
+        Command::Stop(stop) => out_of_line(|| container::stop(&app, &stop).map(|()| 0)),
+        Command::Rm(rm) => out_of_line(|| container::rm(&app, &rm).map(|()| 0)),
+        Command::Image(command) => out_of_line(|| image::run(&app, command).map(|()| 0)),
+        Command::Commit(commit) => out_of_line(|| commit::commit(&app, &commit).map(|()| 0)),
+        Command::Logs(logs) => out_of_line(|| logs::logs(&app, &logs).map(|()| 0)),
+        Command::Exec(exec) => out_of_line(|| exec::exec(&app, exec)),
+        Command::Start(start) => out_of_line(|| start::start(&app, &start)),
+        Command::Restart(args) => out_of_line(|| container::restart(&app, &args).map(|()| 0)),
+        Command::Kill(kill) => out_of_line(|| container::kill(&app, &kill).map(|()| 0)),
+        Command::Wait(wait) => out_of_line(|| container::wait(&app, &wait).map(|()| 0)),
+        Command::Rename(args) => out_of_line(|| container::rename(&app, &args).map(|()| 0)),
+        Command::Port(args) => out_of_line(|| inspect::port(&app, &args).map(|()| 0)),
+        Command::Inspect(args) => out_of_line(|| inspect::inspect(&app, &args).map(|()| 0)),
+        Command::Stats(stats) => out_of_line(|| stats::stats(&app, &stats).map(|()| 0)),
+        Command::Completion(completion) => {
+            out_of_line(|| completion::script(completion.shell).map(|()| 0))
+        }
     }
+}
+
+/// Calls what is no part of its caller: all commands in one function would have one frame, and an attach
+/// would touch the stack, and map the text, of each of them.
+#[inline(never)]
+fn out_of_line<T>(command: impl FnOnce() -> T) -> T {
+    command()
 }
 
 impl App {

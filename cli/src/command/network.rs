@@ -7,7 +7,7 @@ use mydocker_core::{
     Request, State,
 };
 
-use super::{App, upkeep};
+use super::{App, out_of_line, upkeep};
 use crate::args::{
     Connect, Create, Disconnect, EndpointArgs, Format, Inspect, List, NetworkCommand,
     RemoveNetworks,
@@ -18,18 +18,18 @@ use crate::report::{self, NetworkView};
 
 pub(super) fn run(app: &App, command: NetworkCommand) -> Result<(), Failure> {
     match command {
-        NetworkCommand::Create(create) => self::create(app, *create),
-        NetworkCommand::List(list) => self::list(app, &list),
-        NetworkCommand::Inspect(inspect) => self::inspect(app, &inspect),
-        NetworkCommand::Remove(remove) => self::remove(app, remove),
+        NetworkCommand::Create(create) => out_of_line(|| self::create(app, *create)),
+        NetworkCommand::List(list) => out_of_line(|| self::list(app, &list)),
+        NetworkCommand::Inspect(inspect) => out_of_line(|| self::inspect(app, &inspect)),
+        NetworkCommand::Remove(remove) => out_of_line(|| self::remove(app, remove)),
         NetworkCommand::Connect(connect) => self::connect(app, *connect),
         NetworkCommand::Disconnect(disconnect) => self::disconnect(app, disconnect),
-        NetworkCommand::Port(port) => super::port::run(app, port),
-        NetworkCommand::Log(log) => upkeep::log(app, &log),
-        NetworkCommand::Df(df) => upkeep::df(app, &df),
-        NetworkCommand::Prune(prune) => upkeep::prune(app, &prune),
-        NetworkCommand::Check(check) => upkeep::check(app, &check),
-        NetworkCommand::Repair(repair) => upkeep::repair(app, &repair),
+        NetworkCommand::Port(port) => out_of_line(|| super::port::run(app, port)),
+        NetworkCommand::Log(log) => out_of_line(|| upkeep::log(app, &log)),
+        NetworkCommand::Df(df) => out_of_line(|| upkeep::df(app, &df)),
+        NetworkCommand::Prune(prune) => out_of_line(|| upkeep::prune(app, &prune)),
+        NetworkCommand::Check(check) => out_of_line(|| upkeep::check(app, &check)),
+        NetworkCommand::Repair(repair) => out_of_line(|| upkeep::repair(app, &repair)),
     }
 }
 
