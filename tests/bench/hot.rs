@@ -37,21 +37,24 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The functions of a program, by their first address.
+/// The functions of a program, by their first address: their ends and names.
 struct Symbols(BTreeMap<u64, (u64, String)>);
 
 impl Symbols {
     fn of(command: &Command) -> Result<Self, Box<dyn Error>> {
         let mut nm = Command::new("nm");
-        nm.args(["--defined-only", "--print-size"])
+        nm.args(["--defined-only", "--format=posix"])
             .arg(command.get_program());
-        let output = nm.output()?;
         let mut symbols = BTreeMap::new();
-        for line in String::from_utf8(output.stdout)?.lines() {
+        for line in String::from_utf8(nm.output()?.stdout)?.lines() {
             let words: Vec<_> = line.split(' ').collect();
-            if let [first, size, "t" | "T" | "w" | "W" | "i", name] = words[..] {
+            if let [name, "t" | "T" | "w" | "W" | "i", first, size] = words[..] {
                 let first = u64::from_str_radix(first, 16)?;
-                let end = first + u64::from_str_radix(size, 16)?;
+                let end = match size {
+                    // An assembler's reach to the next.
+                    "" => u64::MAX,
+                    size => first + u64::from_str_radix(size, 16)?,
+                };
                 symbols.insert(first, (end, name.to_owned()));
             }
         }
