@@ -10,7 +10,7 @@ use std::{
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     // What the linker of `make release` goes by.
-    println!("cargo:rerun-if-changed=release/hot.txt");
+    println!("cargo:rerun-if-changed=release");
     println!("cargo:rerun-if-env-changed=LIBSECCOMP_LIB_PATH");
     // Whoever says where it is has said so to the crate that links it.
     let needed = env::var_os("CARGO_FEATURE_CONTAINERS").is_some();
