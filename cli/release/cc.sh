@@ -14,6 +14,8 @@ with_names() {
   cc "$@"
 }
 
+# libseccomp comes behind the C library that it uses, and most linkers look into each but once.
+set -- -Wl,--start-group "$@" -Wl,--end-group
 output= before=
 for word; do
   [ "$before" != -o ] || output=$word
