@@ -28,12 +28,6 @@ const PORT: &str = "9000:80";
 /// The floor's interfaces: nobody else gets that far.
 const BRIDGE_INDEX: &str = "1000000";
 const LINK_INDEX: &str = "1000001";
-/// What a reboot leaves of the host; the definitions are elsewhere.
-const REBOOT: &str = "
-    for link in n other; do ip link del dev $link 2>/dev/null || true; done
-    nft flush ruleset
-    conntrack -F 2>/dev/null
-    sysctl -qw net.ipv4.ip_forward=0";
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -82,17 +76,8 @@ impl Bench {
             instance,
             stand,
         };
-        this.reboot();
+        this.stand.reboot();
         Ok(this)
-    }
-
-    /// Takes everything down, as a reboot does.
-    fn reboot(&self) {
-        let [_, (_, run_root)] = self.stand.host.environment();
-        self.stand.host.sh(REBOOT);
-        // The floor makes none.
-        let _ = std::fs::remove_dir_all(run_root.join("network"));
-        settle();
     }
 
     /// What the firewall gets of a network that comes up and its first container, as one batch.
@@ -172,7 +157,7 @@ impl Bench {
             let words = ["network", "disconnect", "other", "other"];
             timed(self.stand.mydocker(&words));
         }
-        self.reboot();
+        self.stand.reboot();
     }
 
     fn row(&self, beside: Beside, rounds: usize) -> Result<Row, Box<dyn Error>> {

@@ -1,6 +1,6 @@
-//! `make hot`: which functions of `mydocker` the attach and the detach of a container run. Takes them step by
-//! step, and prints their symbols in the order of the first step: what `cli/release/hot.txt` is made of, which
-//! the linker of `make release` goes by.
+//! `make hot`: which functions of `mydocker` the attach and the detach of a container run, and then the first
+//! attach after a boot. Takes them step by step, and prints their symbols in the order of the first step: what
+//! `cli/release/hot.txt` is made of, which the linker of `make release` goes by.
 //!
 //! The program must have its symbols, and one address all the time: linked statically, not to be moved.
 #![expect(clippy::print_stdout, reason = "what it is for")]
@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let symbols = Symbols::of(&attach())?;
     let mut called = BTreeSet::new();
-    for command in [attach(), detach()] {
+    let mut follow = |command| {
         walk(&command, |address| {
             if let Some((first, name)) = symbols.at(address)
                 && called.insert(first)
@@ -33,7 +33,12 @@ fn main() -> Result<(), Box<dyn Error>> {
                 println!("{name}");
             }
         });
-    }
+    };
+    follow(attach());
+    follow(detach());
+    settle();
+    stand.reboot();
+    follow(attach());
     Ok(())
 }
 

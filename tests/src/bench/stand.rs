@@ -18,6 +18,13 @@ use crate::Host;
 /// firewall meanwhile would wait for it.
 const GRACE: Duration = Duration::from_millis(40);
 
+/// What a reboot leaves of the host; the definitions are elsewhere.
+const REBOOT: &str = "
+    for link in $(ip -o link show type bridge | cut -d: -f2); do ip link del dev $link; done
+    nft flush ruleset
+    conntrack -F 2>/dev/null
+    sysctl -qw net.ipv4.ip_forward=0";
+
 /// A host, and the calling thread in its namespace: what it starts is there without another process
 /// that enters it first.
 pub struct Stand {
@@ -72,6 +79,15 @@ impl Stand {
         let mut command = Command::new(self.examples.join(name));
         command.args(words);
         command
+    }
+
+    /// Takes everything down that commands made, as a reboot does: networks are definitions then.
+    pub fn reboot(&self) {
+        let [_, (_, run_root)] = self.host.environment();
+        self.host.sh(REBOOT);
+        // Where only the floor ran there is none.
+        let _ = std::fs::remove_dir_all(run_root.join("network"));
+        settle();
     }
 
     /// The number of a link, as a word.
