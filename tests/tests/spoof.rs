@@ -143,8 +143,12 @@ fn a_foreign_mac_address_gets_nowhere() {
         let victim = mac(OTHER4);
         let before = scene.port_of(victim);
         scene.inside(&scene.liar, &format!("ip link set eth0 address {victim}"));
-        scene.pings(&scene.liar, "", "10.9.0.1");
-        assert_eq!(scene.port_of(victim) != before, allowed);
+        // Should the other one say a word between (a multicast report), it is back where it was.
+        let learned = (0..4).any(|_| {
+            scene.pings(&scene.liar, "", "10.9.0.1");
+            scene.port_of(victim) != before
+        });
+        assert_eq!(learned, allowed);
     });
 }
 
