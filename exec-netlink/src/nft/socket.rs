@@ -190,7 +190,7 @@ impl NftSocket {
         table: &str,
         set: Set,
     ) -> io::Result<Option<Vec<Option<Element>>>> {
-        self.dump(
+        let all = self.dump(
             family,
             NFT_MSG_GETSETELEM,
             |out| {
@@ -198,7 +198,10 @@ impl NftSocket {
                 out.string(NFTA_SET_ELEM_LIST_SET, set.name);
             },
             |message, out| out.extend(dump::elements(message, family, table, set)),
-        )
+        )?;
+        // A worker of the kernel's rearranges a set some time after it has grown. A dump goes on meanwhile
+        // where it has come to, by count: some elements are told twice, and as many others not at all.
+        Ok(all.filter(|all| are_distinct(all)))
     }
 
     /// The attributes of all chains, sets or rules of a table. The request names the table, but not
@@ -325,6 +328,13 @@ impl NftSocket {
         }
         send(&self.socket, datagram)
     }
+}
+
+/// Whether no element is there twice.
+fn are_distinct(elements: &[Option<Element>]) -> bool {
+    let mut sorted: Vec<&Element> = elements.iter().flatten().collect();
+    sorted.sort_unstable();
+    sorted.array_windows().all(|[one, next]| one != next)
 }
 
 /// The positive `E*` in an `NLMSG_DONE`, or 0.
