@@ -112,6 +112,7 @@ impl Bench {
         if beside == Beside::AnotherNetwork {
             let words = ["other", "other"];
             timed(self.stand.connect(&self.other, &words));
+            settle();
         }
     }
 
@@ -129,6 +130,8 @@ impl Bench {
         let link = ["floor0", LINK_INDEX, &sandbox, address, gateway];
         let cold = attach(&[&["cold", batch, "n", BRIDGE_INDEX], &link[..]].concat());
         self.stand.host.sh(FLOOR_TABLE);
+        // What follows a pause takes longer than what does not.
+        settle();
         let link = ["floor0", LINK_INDEX, BRIDGE_INDEX, &sandbox];
         let warm = attach(&[&["attach"], &link[..], &[address, gateway, "9000"]].concat());
         self.end(beside);

@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use mydocker_tests::bench::{Cost, Median, Stand, keep, timed};
-use mydocker_tests::own_mounts;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -44,7 +43,6 @@ struct Bench {
 
 impl Bench {
     fn new() -> Result<Self, Box<dyn Error>> {
-        own_mounts(&[]);
         let stand = Stand::new()?;
         let host = &stand.host;
         host.with_image();

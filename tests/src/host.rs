@@ -8,7 +8,10 @@ use std::process::{Command, Output, Stdio};
 use mydocker::engine::Engine;
 use mydocker::store::{Options, Roots};
 use mydocker_exec_netlink::{NetlinkExecutor, netns};
+use nix::mount::{MntFlags, umount2};
 use tempfile::TempDir;
+
+use crate::in_memory;
 
 /// A host in a namespace, with directories of its own, sandboxes for containers and neighbours
 /// on a LAN. Everything goes with it, also when a test fails.
@@ -54,6 +57,16 @@ impl Host {
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Has the run root in memory, as `/run` is, in mounts of one's own.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn run_in_memory(&self) {
+        let [_, (_, run_root)] = self.environment();
+        std::fs::create_dir(&run_root).expect("a directory");
+        in_memory(run_root);
     }
 
     /// A new namespace, for a container or another host.
@@ -298,6 +311,9 @@ impl Drop for Host {
                 note(&format!("{} stays: {error}", entry.path().display()));
             }
         }
+        // The directory could not go with a run root in memory; most have none.
+        let [_, (_, run_root)] = self.environment();
+        let _ = umount2(&run_root, MntFlags::MNT_DETACH);
     }
 }
 

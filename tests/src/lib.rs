@@ -19,7 +19,7 @@ mod world;
 pub use dock::{Dock, eventually};
 pub use host::{Host, binary, is_root};
 pub use idle::Idle;
-pub use mounts::own_mounts;
+pub use mounts::{in_memory, own_mounts};
 pub use pty::Terminal;
 pub use scenario::{Scenario, Step};
 pub use site::{Dual, Site};

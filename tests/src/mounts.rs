@@ -1,5 +1,7 @@
 //! Mounts that nobody else sees.
 
+use std::path::Path;
+
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
@@ -12,8 +14,14 @@ pub fn own_mounts(folders: &[&str]) {
     unshare(CloneFlags::CLONE_NEWNS).expect("mounts of our own");
     let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
     mount(none, "/", none, private, none).expect("private mounts");
-    for folder in folders {
-        let tmpfs = Some("tmpfs");
-        mount(tmpfs, *folder, tmpfs, MsFlags::empty(), none).expect("a folder to hide");
-    }
+    folders.iter().for_each(in_memory);
+}
+
+/// Has a folder in memory, empty, in mounts of one's own.
+///
+/// # Panics
+/// When the kernel refuses.
+pub fn in_memory(folder: impl AsRef<Path>) {
+    let (tmpfs, mode) = (Some("tmpfs"), Some("mode=755"));
+    mount(tmpfs, folder.as_ref(), tmpfs, MsFlags::empty(), mode).expect("a folder");
 }

@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, setns};
 use serde::Serialize;
 
 use super::Cost;
-use crate::Host;
+use crate::{Host, is_root, own_mounts};
 
 /// Longer than the kernel takes to let go of what a detach removed: whoever closes a socket of the
 /// firewall meanwhile would wait for it.
@@ -26,7 +26,7 @@ const REBOOT: &str = "
     sysctl -qw net.ipv4.ip_forward=0";
 
 /// A host, and the calling thread in its namespace: what it starts is there without another process
-/// that enters it first.
+/// that enters it first. Its run root is in memory, as `/run` is, so the thread has mounts of its own.
 pub struct Stand {
     /// The host.
     pub host: Host,
@@ -43,9 +43,12 @@ impl Stand {
     /// # Panics
     /// When the kernel refuses to make one.
     pub fn new() -> Result<Self, Box<dyn Error>> {
-        let Some(host) = Host::new() else {
+        if !is_root() {
             return Err("it makes network namespaces: run it as root".into());
-        };
+        }
+        own_mounts(&[]);
+        let host = Host::new().ok_or("it has no host")?;
+        host.run_in_memory();
         setns(File::open(host.ns())?, CloneFlags::CLONE_NEWNET)?;
         let mydocker = crate::binary();
         let examples = mydocker.with_file_name("examples");
