@@ -4,9 +4,10 @@ use mydocker_core::{Chain, Element, Table, TableFamily};
 
 use super::abi::*;
 use super::attr::Writer;
-use super::message::{add_flags, begin, end, nft, set_sequence};
+use super::message::{FAMILY_BYTES, add_flags, begin, end, nft, set_sequence};
 use super::ruleset::{self, family_number};
 use super::{element, set};
+use crate::netlink::HEADER_BYTES;
 
 /// Elements of one message: ours take at most 84 bytes each.
 const ELEMENTS_PER_MESSAGE_MAX: usize = 500;
@@ -205,7 +206,11 @@ impl Batch {
     /// between the two that make them a batch. (Before Linux 6.10 the end cannot ask for one.)
     #[must_use]
     pub fn datagram(&self, sequence: u32) -> Vec<u8> {
-        let mut out = self.out.clone();
+        // Its end has room, so that nothing is copied again.
+        let mut out = Writer {
+            bytes: Vec::with_capacity(self.out.bytes.len() + HEADER_BYTES + FAMILY_BYTES),
+        };
+        out.bytes.extend_from_slice(&self.out.bytes);
         for (index, start) in (0_u32..).zip(&self.messages) {
             set_sequence(&mut out.bytes, *start, sequence.wrapping_add(index));
         }

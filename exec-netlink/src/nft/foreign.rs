@@ -76,7 +76,9 @@ impl NftSocket {
     }
 
     fn add_foreign(&mut self, family: TableFamily, all: &mut Foreign) -> io::Result<Option<()>> {
-        let tables = self.tables(family)?;
+        let Some(tables) = self.tables_once(family)? else {
+            return Ok(None);
+        };
         let base = self.dump(
             family,
             NFT_MSG_GETCHAIN,

@@ -108,14 +108,16 @@ impl NftSocket {
 
     /// The tables of a family. Command: `nft list tables FAMILY`
     pub fn tables(&mut self, family: TableFamily) -> io::Result<Vec<Table>> {
-        self.steadily(|socket| {
-            socket.dump(
-                family,
-                NFT_MSG_GETTABLE,
-                |_| (),
-                |message, out| out.extend(Table::decode(family, message)),
-            )
-        })
+        self.steadily(|socket| socket.tables_once(family))
+    }
+
+    pub(super) fn tables_once(&mut self, family: TableFamily) -> io::Result<Option<Vec<Table>>> {
+        self.dump(
+            family,
+            NFT_MSG_GETTABLE,
+            |_| (),
+            |message, out| out.extend(Table::decode(family, message)),
+        )
     }
 
     /// The table of that family and name, if there is one.
