@@ -18,6 +18,7 @@ const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
 /// linux/sock_diag.h and linux/inet_diag.h
+const TCPDIAG_GETSOCK: u16 = 18;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const INET_DIAG_SKV6ONLY: u16 = 11;
 const INET_DIAG_REQ_BYTECODE: u16 = 1;
@@ -29,8 +30,9 @@ const INET_DIAG_BC_S_LE: u8 = 3;
 const TCP_CLOSE: u32 = 7;
 const TCP_LISTEN: u32 = 10;
 
-/// Bytes of `struct inet_diag_req_v2` and `struct inet_diag_msg` (linux/inet_diag.h).
-const REQUEST_BYTES: usize = 56;
+/// A `struct inet_diag_sockid` that leaves everything open (linux/inet_diag.h).
+const ANY_SOCKET: [u8; 48] = [0; 48];
+/// Bytes of `struct inet_diag_msg` (linux/inet_diag.h).
 const MESSAGE_BYTES: usize = 72;
 
 /// Who has a port.
@@ -74,14 +76,13 @@ impl DiagSocket {
             return Ok(None);
         };
         let mut all = Vec::new();
-        // A socket of IPv6 may take IPv4's packets as well.
-        for family in [AF_INET, AF_INET6] {
-            let asked = client.ask(request(family, protocol, &ports), |message| {
-                all.extend(Seen::decode(message));
-            });
+        for request in requests(protocol, &ports) {
+            let asked = client.ask(request, |message| all.extend(Seen::decode(message)));
             match asked {
-                // No module for this protocol.
-                Err(error) if error.kind == ErrorKind::Missing => return Ok(None),
+                // No module for this protocol, or for any.
+                Err(error) if matches!(error.kind, ErrorKind::Missing | ErrorKind::Unsupported) => {
+                    return Ok(None);
+                }
                 other => other?,
             }
         }
@@ -89,23 +90,42 @@ impl DiagSocket {
     }
 }
 
-/// Lists the sockets of a family that listen on some ports.
+/// Lists the sockets that listen on some ports, of both families, for a socket of IPv6 may take IPv4's packets
+/// as well. The kernel goes past all that listen, and all places where one could, for each request: of TCP there
+/// is an older one, which means both.
 /// Equivalent to: ss -ln 'sport >= LEAST and sport <= GREATEST'
-fn request(family: u8, protocol: Protocol, ports: &RangeInclusive<u16>) -> Vec<u8> {
-    let states: u32 = match protocol {
-        Protocol::Tcp | Protocol::Sctp => 1 << TCP_LISTEN,
-        Protocol::Udp => 1 << TCP_CLOSE,
+fn requests(protocol: Protocol, ports: &RangeInclusive<u16>) -> Vec<Vec<u8>> {
+    let states = |state: u32| (1_u32 << state).to_ne_bytes();
+    let of_family = |family, state| {
+        // A `struct inet_diag_req_v2`.
+        let head = [family, protocol.number(), 0, 0];
+        let body = [&head[..], &states(state), &ANY_SOCKET].concat();
+        request(SOCK_DIAG_BY_FAMILY, &body, ports)
     };
+    match protocol {
+        Protocol::Tcp => {
+            // A `struct inet_diag_req`.
+            let body = [&[0; 4][..], &ANY_SOCKET, &states(TCP_LISTEN), &[0; 4]].concat();
+            vec![request(TCPDIAG_GETSOCK, &body, ports)]
+        }
+        Protocol::Udp => [AF_INET, AF_INET6]
+            .map(|family| of_family(family, TCP_CLOSE))
+            .into(),
+        Protocol::Sctp => [AF_INET, AF_INET6]
+            .map(|family| of_family(family, TCP_LISTEN))
+            .into(),
+    }
+}
+
+fn request(kind: u16, body: &[u8], ports: &RangeInclusive<u16>) -> Vec<u8> {
     let filter = filter(ports);
-    let length = HEADER_BYTES + REQUEST_BYTES + filter.len();
+    let length = HEADER_BYTES + body.len() + filter.len();
     let mut out = Vec::with_capacity(length);
     out.extend((length as u32).to_ne_bytes());
-    out.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    out.extend(kind.to_ne_bytes());
     out.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
     out.extend([0; 8]);
-    out.extend([family, protocol.number(), 0, 0]);
-    out.extend(states.to_ne_bytes());
-    out.resize(HEADER_BYTES + REQUEST_BYTES, 0);
+    out.extend(body);
     out.extend(filter);
     out
 }
@@ -143,7 +163,7 @@ impl Seen {
     /// Reads a `struct inet_diag_msg` and what follows it; nothing for any other message.
     fn decode(message: &Message<'_>) -> Option<Self> {
         let (head, rest) = message.payload.split_first_chunk::<MESSAGE_BYTES>()?;
-        if message.kind != SOCK_DIAG_BY_FAMILY {
+        if ![SOCK_DIAG_BY_FAMILY, TCPDIAG_GETSOCK].contains(&message.kind) {
             return None;
         }
         let source: [u8; 16] = head[8..24].try_into().ok()?;
@@ -196,18 +216,26 @@ mod tests {
     use crate::netlink::messages;
 
     #[test]
-    fn a_request_is_as_long_as_it_says() {
-        let bytes = request(AF_INET, Protocol::Udp, &(80..=90));
-        let message = messages(&bytes).next().unwrap();
-        assert_eq!(message.kind, SOCK_DIAG_BY_FAMILY);
-        let (head, rest) = message.payload.split_at(REQUEST_BYTES);
-        assert_eq!(head[..4], [AF_INET, 17, 0, 0]);
-        assert_eq!(head[4..8], (1_u32 << 7).to_ne_bytes());
-        let filter = attrs(rest).next().unwrap();
-        assert_eq!(
-            (filter.kind, filter.value.len()),
-            (INET_DIAG_REQ_BYTECODE, 16)
-        );
+    fn requests_are_as_long_as_they_say() {
+        let udp = |family| [family, 17, 0, 0, 1 << 7, 0, 0, 0].to_vec();
+        for (protocol, heads, body_bytes) in [
+            (Protocol::Tcp, vec![vec![0; 8]], 60),
+            (Protocol::Udp, vec![udp(AF_INET), udp(AF_INET6)], 56),
+        ] {
+            let requests = requests(protocol, &(80..=90));
+            assert_eq!(requests.len(), heads.len());
+            for (bytes, expected) in requests.iter().zip(heads) {
+                let message = messages(bytes).next().unwrap();
+                assert_eq!(message.payload.len() + HEADER_BYTES, bytes.len());
+                let (body, rest) = message.payload.split_at(body_bytes);
+                assert_eq!(body[..8], expected);
+                let filter = attrs(rest).next().unwrap();
+                assert_eq!(
+                    (filter.kind, filter.value.len()),
+                    (INET_DIAG_REQ_BYTECODE, 16)
+                );
+            }
+        }
     }
 
     proptest! {
