@@ -27,6 +27,10 @@ const PAGES_AT: u64 = 2 * PAGE_BYTES as u64;
 /// So much more than is written is kept of the disk, so that what is taken away can be recorded though
 /// the disk is full.
 const RESERVE_BYTES: u64 = 256 * 1024;
+/// Of a small file so many times its pages is enough: all of them may change, and few be added.
+const RESERVE_TIMES: u64 = 2;
+/// A file grows by so much.
+const STEP_BYTES: u64 = 64 * 1024;
 /// So many pages that were read are kept in memory, 4 MiB: more than what a request names takes, and
 /// whoever reads everything reads it once.
 const KNOWN_MAX: usize = 1024;
@@ -237,11 +241,11 @@ impl Pages {
     /// Writes what changed: all of it or nothing, also if this process is killed meanwhile. After an
     /// error the file alone knows which.
     pub(super) fn commit(&mut self) -> Result<()> {
-        let log = self.log();
         let logged = Number::try_from(self.changed.len()).map_err(|_| ErrorKind::FileTooLarge)?;
         let at = place(self.head.pages);
-        self.reserve(at + log.len() as u64)?;
+        self.reserve(at + u64::from(logged) * PAGE_BYTES as u64)?;
         if !self.unseen {
+            let log = self.log();
             self.write(&log, at)?;
             self.head.logged = logged;
             self.write_head()?;
@@ -296,10 +300,13 @@ impl Pages {
     /// Takes the room that so many bytes need, so that no write fails for want of it once there is a
     /// log; and the reserve, if there is so much.
     fn reserve(&mut self, needs: u64) -> Result<()> {
-        let (has, wants) = (self.length, needs + RESERVE_BYTES);
+        let pages_bytes = u64::from(self.head.pages) * PAGE_BYTES as u64;
+        let reserve = RESERVE_BYTES.min(RESERVE_TIMES * pages_bytes);
+        let (has, wants) = (self.length, needs + reserve);
         if has >= wants {
             return Ok(());
         }
+        let wants = wants.next_multiple_of(STEP_BYTES);
         let allocate = || fallocate(&self.file, FallocateFlags::empty(), has, wants - has);
         match retry_on_intr(allocate) {
             Err(Errno::NOSPC | Errno::DQUOT) if has >= needs => return Ok(()),
