@@ -13,6 +13,7 @@ pub use rebuild::Rebuilt;
 
 use std::collections::BTreeSet;
 use std::slice;
+use std::sync::Arc;
 
 use mydocker_core::{
     Change, ContainerName, Drift, EndpointId, Entry, ErrorKind, Executor, Facts, Failure,
@@ -339,13 +340,15 @@ impl<X: Executor> Engine<X> {
         recovered: Vec<Outcome>,
         buried: Vec<Plan>,
     ) -> Result<Done, EngineError> {
+        let plan = Arc::new(plan);
         let outcome = match plan.is_nothing() {
             true => Outcome::Committed,
-            false => self.carry_out(store, plan.clone())?,
+            false => self.carry_out(store, Arc::clone(&plan))?,
         };
         match outcome {
             Outcome::Committed => Ok(Done {
-                plan,
+                // Nobody else is left who has it.
+                plan: Arc::unwrap_or_clone(plan),
                 outcome,
                 recovered,
                 buried,
@@ -361,7 +364,7 @@ impl<X: Executor> Engine<X> {
 
     /// Drives a plan to its end. When its end can't be recorded, what was done would be taken
     /// back by the next command; better now, while somebody is told.
-    fn carry_out(&mut self, store: &mut Store, plan: Plan) -> Result<Outcome, EngineError> {
+    fn carry_out(&mut self, store: &mut Store, plan: Arc<Plan>) -> Result<Outcome, EngineError> {
         let on_failure = plan.on_failure;
         let mut transaction = Transaction::begin(plan);
         let error = match run(&mut transaction, &mut self.executor, store) {

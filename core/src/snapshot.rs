@@ -1,6 +1,7 @@
 //! Snapshot: a state at rest, and what is wrong with one that contradicts itself.
 
 use alloc::collections::BTreeSet;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
@@ -25,7 +26,7 @@ pub struct Snapshot {
     /// What an undo could not remove.
     pub debris: Footprint,
     /// Begun and not ended.
-    pub pending: Option<Plan>,
+    pub pending: Option<Arc<Plan>>,
 }
 
 /// A network at rest.

@@ -1,5 +1,7 @@
 //! Transaction: carries a plan through to its end, or back.
 
+use alloc::collections::BTreeSet;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -13,7 +15,7 @@ use crate::{ErrorKind, Object, OnFailure, Op, OpError, OpResult, Plan};
 #[serde(rename_all = "snake_case")]
 pub enum Entry {
     /// About to be applied.
-    Begin(Plan),
+    Begin(Arc<Plan>),
     /// How the plan before it ended.
     End(Outcome),
 }
@@ -79,11 +81,13 @@ pub enum Step<'t> {
 /// A plan on its way: opening, applying, perhaps undoing, closing, closed.
 #[derive(Debug)]
 pub struct Transaction {
-    on_failure: OnFailure,
-    todo: Vec<Op>,
-    /// How many of `todo` have been answered.
+    plan: Arc<Plan>,
+    /// What takes back what has landed, once that is what is done.
+    undo: Vec<Op>,
+    /// How many of the plan's ops have been answered, or of `undo`.
     at: usize,
-    landed: Vec<Op>,
+    /// Which of the plan's did not land.
+    missed: BTreeSet<usize>,
     cause: Option<Failure>,
     left: Vec<Object>,
     /// Whether an undo could not bring back what had been removed.
@@ -105,43 +109,53 @@ enum Phase {
 impl Transaction {
     /// Starts a plan that nobody has recorded yet.
     #[must_use]
-    pub fn begin(plan: Plan) -> Self {
-        let mut transaction = Self::applying(&plan);
-        transaction.phase = Phase::Opening(Entry::Begin(plan));
-        transaction
+    pub fn begin(plan: impl Into<Arc<Plan>>) -> Self {
+        let plan = plan.into();
+        let phase = Phase::Opening(Entry::Begin(Arc::clone(&plan)));
+        Self::new(plan, phase)
     }
 
     /// Picks up a plan whose beginning was recorded and whose end was not: any of its ops may
     /// have landed. What adds is undone, what removes is finished.
     #[must_use]
-    pub fn resume(plan: &Plan) -> Self {
-        let mut transaction = Self::applying(plan);
+    pub fn resume(plan: &Arc<Plan>) -> Self {
+        let mut transaction = Self::new(Arc::clone(plan), Phase::Applying);
         transaction.resumed = true;
         if plan.on_failure == OnFailure::Undo {
-            transaction.landed = as_if_landed(core::mem::take(&mut transaction.todo));
-            transaction.turn_back(Failure {
+            let cause = Failure {
                 op: plan.ops.first().cloned(),
                 error: OpError {
                     kind: ErrorKind::InDoubt,
                     detail: "the process that began it ended before it did".into(),
                 },
-            });
+            };
+            transaction.turn_back(as_if_landed(plan.ops.clone()), cause);
         }
         transaction.settle();
         transaction
     }
 
-    fn applying(plan: &Plan) -> Self {
+    fn new(plan: Arc<Plan>, phase: Phase) -> Self {
         Self {
-            on_failure: plan.on_failure,
-            todo: plan.ops.clone(),
+            plan,
+            undo: Vec::new(),
             at: 0,
-            landed: Vec::new(),
+            missed: BTreeSet::new(),
             cause: None,
             left: Vec::new(),
             lost: false,
             resumed: false,
-            phase: Phase::Applying,
+            phase,
+        }
+    }
+
+    /// What is tried in this phase, from the first to the last.
+    fn ops(&self) -> &[Op] {
+        match self.phase {
+            Phase::Undoing => &self.undo,
+            Phase::Opening(_) | Phase::Applying | Phase::Closing(_) | Phase::Closed(_) => {
+                &self.plan.ops
+            }
         }
     }
 
@@ -150,7 +164,7 @@ impl Transaction {
     pub fn poll(&self) -> Step<'_> {
         match &self.phase {
             Phase::Opening(entry) | Phase::Closing(entry) => Step::Record(entry),
-            Phase::Applying | Phase::Undoing => Step::Apply(&self.todo[self.at..]),
+            Phase::Applying | Phase::Undoing => Step::Apply(&self.ops()[self.at..]),
             Phase::Closed(outcome) => Step::Done(outcome),
         }
     }
@@ -182,7 +196,7 @@ impl Transaction {
                 panic!("handle_results answers Step::Apply")
             }
         };
-        let offered = self.todo.len() - self.at;
+        let offered = self.ops().len() - self.at;
         assert!(
             !results.is_empty() && results.len() <= offered,
             "{} results for {offered} ops",
@@ -190,16 +204,16 @@ impl Transaction {
         );
         let mut failed = None;
         for result in results {
-            let op = self.todo[self.at].clone();
+            let at = self.at;
             self.at += 1;
             let Err(error) = result else {
-                self.landed.push(op);
                 continue;
             };
-            if error.kind == ErrorKind::InDoubt && !undoing {
-                self.landed.push(op.clone());
+            let op = self.ops()[at].clone();
+            if error.kind != ErrorKind::InDoubt && !undoing {
+                self.missed.insert(at);
             }
-            if undoing || self.on_failure == OnFailure::Continue {
+            if undoing || self.plan.on_failure == OnFailure::Continue {
                 match &op {
                     Op::Del(object) => self.left.push(object.clone()),
                     // Its base went with a container that died meanwhile: nothing is left.
@@ -218,14 +232,17 @@ impl Transaction {
             self.cause.get_or_insert_with(|| failure.clone());
             failed.get_or_insert(failure);
         }
-        if let (false, OnFailure::Undo, Some(failure)) = (undoing, self.on_failure, failed) {
-            self.turn_back(failure);
+        if let (false, OnFailure::Undo, Some(failure)) = (undoing, self.plan.on_failure, failed) {
+            let tried = self.plan.ops[..self.at].iter().enumerate();
+            let landed = tried.filter(|(at, _)| !self.missed.contains(at));
+            let landed = landed.map(|(_, op)| op.clone()).collect();
+            self.turn_back(landed, failure);
         }
         self.settle();
     }
 
-    fn turn_back(&mut self, cause: Failure) {
-        self.todo = prune(self.landed.drain(..).rev().map(Op::inverse).collect());
+    fn turn_back(&mut self, landed: Vec<Op>, cause: Failure) {
+        self.undo = prune(landed.into_iter().rev().map(Op::inverse).collect());
         self.at = 0;
         self.cause.get_or_insert(cause);
         self.phase = Phase::Undoing;
@@ -234,13 +251,15 @@ impl Transaction {
     /// Closes once every op has its answer.
     fn settle(&mut self) {
         let working = matches!(self.phase, Phase::Applying | Phase::Undoing);
-        if !working || self.at < self.todo.len() {
+        if !working || self.at < self.ops().len() {
             return;
         }
         let left = core::mem::take(&mut self.left);
         self.phase = Phase::Closing(Entry::End(match self.cause.take() {
             None => Outcome::Committed,
-            Some(cause) if left.is_empty() && !self.lost && self.on_failure == OnFailure::Undo => {
+            Some(cause)
+                if left.is_empty() && !self.lost && self.plan.on_failure == OnFailure::Undo =>
+            {
                 Outcome::RolledBack(cause)
             }
             Some(cause) => Outcome::Stranded { cause, left },

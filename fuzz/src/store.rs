@@ -124,7 +124,7 @@ fn flipped(sound: &[u8], data: &[u8]) -> Vec<u8> {
 /// Carries a request out in a world where everything succeeds.
 fn fold(state: &mut State, request: &Request) {
     let plan = state.plan(&Facts::default(), request).expect("it is sound");
-    for entry in [Entry::Begin(plan), Entry::End(Outcome::Committed)] {
+    for entry in [Entry::Begin(plan.into()), Entry::End(Outcome::Committed)] {
         state.absorb(&entry).expect("it follows");
     }
 }

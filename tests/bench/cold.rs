@@ -99,7 +99,7 @@ impl Bench {
                     }
                 }
             }
-            state.absorb(&Entry::Begin(plan))?;
+            state.absorb(&Entry::Begin(plan.into()))?;
             state.absorb(&Entry::End(Outcome::Committed))?;
         }
         let path = self.stand.host.dir().join(format!("{beside:?}.batch"));

@@ -87,7 +87,7 @@ fn state((endpoints, networks): (usize, usize)) -> State {
 
 fn carry_out(state: &mut State, request: &Request) {
     let plan = state.plan(&Facts::default(), request).unwrap();
-    state.absorb(&Entry::Begin(plan)).unwrap();
+    state.absorb(&Entry::Begin(plan.into())).unwrap();
     state.absorb(&Entry::End(Outcome::Committed)).unwrap();
 }
 

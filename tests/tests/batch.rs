@@ -292,7 +292,7 @@ fn an_impossible_batch_is_damage() {
             change,
             ..possible.clone()
         };
-        state.absorb(&Entry::Begin(begun)).unwrap();
+        state.absorb(&Entry::Begin(begun.into())).unwrap();
         let before = state.clone();
         let absorbed = state.absorb(&Entry::End(Outcome::Committed)).unwrap_err();
         assert!(damage.is_none_or(|damage| damage == absorbed), "{absorbed}");

@@ -35,7 +35,7 @@ static COUNTING: Counting = Counting;
 
 fn carry_out(state: &mut State, request: &Request) {
     let plan = state.plan(&Facts::default(), request).unwrap();
-    state.absorb(&Entry::Begin(plan)).unwrap();
+    state.absorb(&Entry::Begin(plan.into())).unwrap();
     state.absorb(&Entry::End(Outcome::Committed)).unwrap();
 }
 

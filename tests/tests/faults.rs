@@ -255,11 +255,11 @@ fn a_squatter_survives_doubt() {
                     }
                 }
                 let mut world = squatted.clone();
-                let mut resumed = Transaction::resume(&plan);
+                let mut resumed = Transaction::resume(&plan.clone().into());
                 world
                     .journal
                     .state
-                    .absorb(&mydocker_core::Entry::Begin(plan.clone()))
+                    .absorb(&mydocker_core::Entry::Begin(plan.clone().into()))
                     .unwrap();
                 drive(&mut resumed, &mut world.kernel, &mut world.journal).unwrap();
                 assert!(world.kernel.foreign().contains(object), "{object:?}");

@@ -580,7 +580,9 @@ fn the_1024th_endpoint_is_refused() {
         let plan = state
             .plan(&Facts::default(), &Request::Attach(spec))
             .unwrap();
-        state.absorb(&mydocker_core::Entry::Begin(plan)).unwrap();
+        state
+            .absorb(&mydocker_core::Entry::Begin(plan.into()))
+            .unwrap();
         state
             .absorb(&mydocker_core::Entry::End(Outcome::Committed))
             .unwrap();
@@ -656,7 +658,7 @@ fn free_ports_come_to_an_end() {
     let facts = Facts::default();
     let mut commit = |request: Request| -> Result<(), Rejection> {
         let plan = state.plan(&facts, &request)?;
-        state.absorb(&Entry::Begin(plan)).unwrap();
+        state.absorb(&Entry::Begin(plan.into())).unwrap();
         state.absorb(&Entry::End(Outcome::Committed)).unwrap();
         Ok(())
     };
@@ -791,7 +793,7 @@ fn an_impossible_change_is_damage() {
             ops: Vec::new(),
             warnings: Vec::new(),
         };
-        state.absorb(&Entry::Begin(plan)).unwrap();
+        state.absorb(&Entry::Begin(plan.into())).unwrap();
         let pending = state.clone();
         let absorbed = state.absorb(&Entry::End(Outcome::Committed));
         assert_eq!(absorbed, Err(damage));

@@ -30,7 +30,7 @@ fn fill(name: &str, subnet: &str) -> (Vec<IpAddr>, Option<Rejection>) {
     for i in 0..300 {
         match state.plan(&Facts::default(), &endpoint(name, &format!("c{i}"))) {
             Ok(plan) => {
-                state.absorb(&Entry::Begin(plan)).unwrap();
+                state.absorb(&Entry::Begin(plan.into())).unwrap();
                 state.absorb(&Entry::End(Outcome::Committed)).unwrap();
                 let last = state
                     .endpoint(&attach(name, &format!("c{i}"), &[]).id())
@@ -156,15 +156,15 @@ fn row_07_a_plan_made_from_old_knowledge_is_refused() {
     // Two that looked at the same state want the same address, and one of them gets it.
     let (first, second) = (plan("a"), plan("b"));
     let mut state = world.state().clone();
-    state.absorb(&Entry::Begin(first)).unwrap();
+    state.absorb(&Entry::Begin(first.into())).unwrap();
     assert_eq!(
-        state.absorb(&Entry::Begin(second.clone())),
+        state.absorb(&Entry::Begin(second.clone().into())),
         Err(Damage::BeginTwice)
     );
     assert!(state.plan(&Facts::default(), &endpoint("n", "c")) == Err(Rejection::Pending));
     state.absorb(&Entry::End(Outcome::Committed)).unwrap();
     let settled = state.clone();
-    state.absorb(&Entry::Begin(second)).unwrap();
+    state.absorb(&Entry::Begin(second.into())).unwrap();
     let taken = Damage::AddressTwice(attach("n", "b", &[]).id(), word("10.0.0.2"));
     assert_eq!(state.absorb(&Entry::End(Outcome::Committed)), Err(taken));
     assert_eq!(
@@ -273,7 +273,7 @@ fn row_23_interface_names_do_not_collide() {
         let mut state = State::new(instance);
         let facts = Facts::default();
         let plan = state.plan(&facts, &network("n", "10.0.0.0/16")).unwrap();
-        state.absorb(&Entry::Begin(plan)).unwrap();
+        state.absorb(&Entry::Begin(plan.into())).unwrap();
         state.absorb(&Entry::End(Outcome::Committed)).unwrap();
         let plan = state
             .plan(&facts, &endpoint("n", &format!("c{i}")))

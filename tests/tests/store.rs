@@ -46,7 +46,7 @@ impl Pair {
             }
             (told, planned) => panic!("{request:?}: {told:?}, and from memory {planned:?}"),
         };
-        for entry in [Entry::Begin(plan), Entry::End(Outcome::Committed)] {
+        for entry in [Entry::Begin(plan.into()), Entry::End(Outcome::Committed)] {
             self.state.absorb(&entry).unwrap();
         }
         Ok(())

@@ -3,6 +3,7 @@
 //! needs comes first.
 
 use std::io::Write;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mydocker_core::{Change, Outcome, Plan};
@@ -52,7 +53,7 @@ pub struct Event<P = Plan> {
 
 /// A plan that ended.
 pub(super) struct Ended {
-    pub(super) plan: Plan,
+    pub(super) plan: Arc<Plan>,
     /// When it began and what was written of it then, if this process began it.
     pub(super) began: Option<(Instant, Box<RawValue>)>,
 }
@@ -130,8 +131,14 @@ pub(super) fn append(dir: &Dir, mut event: Event<Ended>) -> Result<(), StoreErro
 /// Leaves out what there may be a quarter of a million of.
 fn shorten(ended: &mut Ended) {
     ended.began = None;
-    ended.plan.ops.clear();
-    shorten_change(&mut ended.plan.change);
+    let mut change = ended.plan.change.clone();
+    shorten_change(&mut change);
+    ended.plan = Arc::new(Plan {
+        change,
+        ops: Vec::new(),
+        on_failure: ended.plan.on_failure,
+        warnings: ended.plan.warnings.clone(),
+    });
 }
 
 fn shorten_change(change: &mut Change) {
@@ -185,6 +192,7 @@ mod tests {
     use super::*;
 
     fn ended(plan: Plan) -> Event<Ended> {
+        let plan = Arc::new(plan);
         Event::now(Ended { plan, began: None }, Outcome::Committed)
     }
 
@@ -204,7 +212,7 @@ mod tests {
         let mut run = |request: Request| {
             let plan = state.plan(&Facts::default(), &request).unwrap();
             state
-                .absorb(&mydocker_core::Entry::Begin(plan.clone()))
+                .absorb(&mydocker_core::Entry::Begin(plan.clone().into()))
                 .unwrap();
             state
                 .absorb(&mydocker_core::Entry::End(Outcome::Committed))

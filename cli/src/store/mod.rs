@@ -38,7 +38,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use mydocker_core::{
@@ -616,9 +616,11 @@ impl Kept {
 }
 
 /// The plan that was begun and did not end, where tables know of so many that did.
-fn pending(run: &Dir, tables: &Path, ended: u64) -> Result<Option<Plan>, StoreError> {
+fn pending(run: &Dir, tables: &Path, ended: u64) -> Result<Option<Arc<Plan>>, StoreError> {
     match begun::read(run)? {
-        Last::Begun(begun) if begun.number == ended + 1 => begun.plan().map(Some),
+        Last::Begun(begun) if begun.number == ended + 1 => {
+            begun.plan().map(|plan| Some(Arc::new(plan)))
+        }
         Last::Begun(begun) if begun.number <= ended => Ok(None),
         Last::Begun(_) => {
             let what = "it was begun after plans that the tables know nothing of";

@@ -91,7 +91,7 @@ impl Place {
     fn begin(&self, request: &Request) {
         let mut store = self.open(Access::Write).unwrap();
         let plan = store.state().plan(&Facts::default(), request).unwrap();
-        store.record(&Entry::Begin(plan)).unwrap();
+        store.record(&Entry::Begin(plan.into())).unwrap();
     }
 }
 

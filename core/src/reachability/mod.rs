@@ -259,7 +259,7 @@ impl State {
     /// };
     /// for request in [Request::CreateNetwork(front), Request::Attach(web)] {
     ///     let plan = state.plan(&Facts::default(), &request)?;
-    ///     state.absorb(&Entry::Begin(plan))?;
+    ///     state.absorb(&Entry::Begin(plan.into()))?;
     ///     state.absorb(&Entry::End(Outcome::Committed))?;
     /// }
     /// let hosts = ["192.0.2.1".parse()?].into();
@@ -345,7 +345,7 @@ mod tests {
             .chain(endpoints)
         {
             let plan = state.plan(&Facts::default(), &request).unwrap();
-            state.absorb(&Entry::Begin(plan)).unwrap();
+            state.absorb(&Entry::Begin(plan.into())).unwrap();
             state.absorb(&Entry::End(Outcome::Committed)).unwrap();
         }
         state

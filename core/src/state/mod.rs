@@ -11,6 +11,7 @@ mod publish;
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Bound;
 
@@ -36,7 +37,7 @@ pub struct State {
     endpoints: BTreeMap<EndpointId, Endpoint>,
     passages: BTreeSet<ForeignChain>,
     debris: Footprint,
-    pending: Option<Plan>,
+    pending: Option<Arc<Plan>>,
     // What follows is derived from the above, so that a request looks up only what it names.
     sandboxes: BTreeMap<ContainerName, Sandbox>,
     netns: BTreeMap<Netns, ContainerName>,
@@ -206,7 +207,7 @@ impl State {
 
     /// Begun and not ended: resume it before anything else.
     #[must_use]
-    pub fn pending(&self) -> Option<&Plan> {
+    pub fn pending(&self) -> Option<&Arc<Plan>> {
         self.pending.as_ref()
     }
 
@@ -395,7 +396,7 @@ impl State {
         match entry {
             Entry::Begin(_) if self.pending.is_some() => Err(Damage::BeginTwice),
             Entry::Begin(plan) => {
-                self.pending = Some(plan.clone());
+                self.pending = Some(Arc::clone(plan));
                 Ok(())
             }
             Entry::End(outcome) => {

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use mydocker_core::{Endpoint, NetworkRecord, Plan, PortBinding, Snapshot, State};
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
@@ -67,7 +68,7 @@ impl Older {
     }
 
     /// Everything.
-    pub(in crate::store) fn whole(&self, pending: Option<Plan>) -> Result<State> {
+    pub(in crate::store) fn whole(&self, pending: Option<Arc<Plan>>) -> Result<State> {
         let mut snapshot = Snapshot {
             pending,
             ..self.rest.clone()

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow::{self, Break, Continue};
+use std::sync::Arc;
 
 use mydocker_core::{
     BRIDGE_PORTS_MAX, ContainerName, Endpoint, EndpointId, Netns, NetworkName, Plan, Request,
@@ -48,7 +49,7 @@ impl Tables {
     }
 
     /// Everything.
-    pub(in crate::store) fn whole(&mut self, pending: Option<Plan>) -> Result<State> {
+    pub(in crate::store) fn whole(&mut self, pending: Option<Arc<Plan>>) -> Result<State> {
         let path = self.path.clone();
         let mut snapshot = Snapshot {
             pending,

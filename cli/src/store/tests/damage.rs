@@ -121,7 +121,7 @@ fn a_damaged_definition_costs_its_own_network_only() {
         .state()
         .plan(&Facts::default(), &create("one"))
         .unwrap();
-    assert!(store.record(&Entry::Begin(plan)).is_err());
+    assert!(store.record(&Entry::Begin(plan.into())).is_err());
     drop(store);
     fs::write(place.definition("one"), text).unwrap();
     assert_eq!(names(&place.read().unwrap()), ["one", "three", "two"]);

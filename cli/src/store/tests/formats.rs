@@ -186,7 +186,7 @@ fn a_plan_beside_older_tables_is_pending() {
         begun::write(&run, last.number + 1, &plan).unwrap();
         for access in [Access::Read, Access::Write, Access::Write] {
             let store = place.open(access).unwrap();
-            assert_eq!(store.state().pending(), Some(&plan));
+            assert_eq!(store.state().pending().map(AsRef::as_ref), Some(&plan));
         }
         assert_eq!(format_of(&place), record::FORMAT);
         let mut store = place.open(Access::Write).unwrap();

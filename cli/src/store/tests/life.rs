@@ -154,7 +154,7 @@ fn on_a_full_disk() {
         let mut plan = store.state().plan(&Facts::default(), &request).unwrap();
         // More than what is there of the file has room for.
         plan.ops = vec![plan.ops; 8].concat();
-        let begin = Entry::Begin(plan);
+        let begin = Entry::Begin(plan.into());
         let error = store.record(&begin).unwrap_err().to_string();
         assert!(error.contains("make room"), "{error}");
         assert!(matches!(
