@@ -2,7 +2,7 @@
 //! place: that costs a tenth of a commit, and no room that was not there before.
 
 use std::fs::File;
-use std::io::{Error, ErrorKind, Read, Result, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, Result, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use super::StoreError;
 use super::checksum;
 use super::dir::Dir;
 use super::error::{RUN_REMEDY, io};
-use super::record::{Found, HEAD_BYTES, decode, encode, payload_bytes};
+use super::record::{Found, HEAD_BYTES, decode, head, payload_bytes};
 
 pub(super) const NAME: &str = "plan";
 /// As long as the plan of an attach is at most, but for many ports.
@@ -133,13 +133,17 @@ pub(super) fn write(
 
 fn write_to(file: &File, number: u64, plan: &Plan) -> Result<Box<RawValue>> {
     let plan = to_raw_value(plan)?;
-    let payload = [&number.to_le_bytes(), plan.get().as_bytes()].concat();
-    let record =
-        encode(&payload, checksum::of).ok_or_else(|| Error::from(ErrorKind::FileTooLarge))?;
-    let (head, payload) = record.split_at(HEAD_BYTES);
-    file.write_all_at(&[0; HEAD_BYTES], 0)?;
-    file.write_all_at(payload, HEAD_BYTES as u64)?;
-    file.write_all_at(head, 0)?;
+    let (number, text) = (number.to_le_bytes(), plan.get().as_bytes());
+    let (length, sum) = (
+        number.len() + text.len(),
+        checksum::of_all(&[&number, text]),
+    );
+    let head = head(length, sum, checksum::of).ok_or(ErrorKind::FileTooLarge)?;
+    // There is none until its head is there.
+    let before = [&[0; HEAD_BYTES][..], &number].concat();
+    file.write_all_at(&before, 0)?;
+    file.write_all_at(text, before.len() as u64)?;
+    file.write_all_at(&head, 0)?;
     Ok(plan)
 }
 

@@ -25,12 +25,22 @@ pub(super) enum Found<'b> {
 
 /// A payload as it is written with checksums of that kind, `None` if it is longer than a length can say.
 pub(super) fn encode(payload: &[u8], sum: fn(&[u8]) -> u32) -> Option<Vec<u8>> {
-    let length = u32::try_from(payload.len()).ok()?;
-    let mut bytes = Vec::with_capacity(HEAD_BYTES + payload.len());
-    bytes.extend(length.to_le_bytes());
-    bytes.extend(sum(payload).to_le_bytes());
-    bytes.extend(sum(&bytes).to_le_bytes());
-    bytes.extend(payload);
+    let head = head(payload.len(), sum(payload), sum)?;
+    Some([&head, payload].concat())
+}
+
+/// The head of a payload that is so long and has that checksum of that kind, `None` if it is longer than a length
+/// can say.
+pub(super) fn head(
+    length: usize,
+    sum_of_payload: u32,
+    sum: fn(&[u8]) -> u32,
+) -> Option<[u8; HEAD_BYTES]> {
+    let mut bytes = [0; HEAD_BYTES];
+    bytes[..4].copy_from_slice(&u32::try_from(length).ok()?.to_le_bytes());
+    bytes[4..8].copy_from_slice(&sum_of_payload.to_le_bytes());
+    let sum_of_both = sum(&bytes[..8]);
+    bytes[8..].copy_from_slice(&sum_of_both.to_le_bytes());
     Some(bytes)
 }
 

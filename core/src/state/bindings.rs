@@ -1,6 +1,7 @@
 //! Which ports of the host, or of a container itself, a request to publish ends up with.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
@@ -42,27 +43,26 @@ impl State {
             taken: PortIndex::default(),
             next: self.first_free(id),
         };
-        let mut found: BTreeMap<usize, Vec<PortBinding>> = BTreeMap::new();
+        let mut found: Vec<Vec<PortBinding>> = vec![Vec::new(); ports.len()];
         // Named ports first, so that no free one is what a later port of the request names.
-        for (place, port) in ports.iter().enumerate() {
+        for (found, port) in found.iter_mut().zip(ports) {
             if let Some(host_port) = port.host_port {
-                found.insert(place, search.named(ports, port, host_port)?);
+                *found = search.named(ports, port, host_port)?;
             }
         }
-        for (place, port) in ports.iter().enumerate() {
+        for (found, port) in found.iter_mut().zip(ports) {
             if port.host_port.is_none() {
-                found.insert(place, search.free(port)?);
+                *found = search.free(port)?;
             }
         }
         // Several ports of the host may lead to what is one pinhole.
         let mut open = BTreeSet::new();
         let routed: Vec<IpAddr> = of_mode(GatewayMode::Routed).collect();
-        for (place, port) in ports.iter().enumerate() {
+        for (found, port) in found.iter_mut().zip(ports) {
             let pinholes = routed.iter().map(|address| pinhole(port, *address));
-            let new = pinholes.filter(|pinhole| open.insert(pinhole.clone()));
-            found.entry(place).or_default().extend(new);
+            found.extend(pinholes.filter(|pinhole| open.insert(pinhole.clone())));
         }
-        Ok(found.into_values().flatten().collect())
+        Ok(found.into_iter().flatten().collect())
     }
 
     /// Where an endpoint's search for a free port begins: elsewhere for each, and for one
