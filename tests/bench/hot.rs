@@ -1,6 +1,7 @@
-//! `make hot`: which functions of `mydocker` the attach and the detach of a container run, and then the first
-//! attach after a boot. Takes them step by step, and prints their symbols in the order of the first step: what
-//! `cli/release/hot.txt` is made of, which the linker of `make release` goes by.
+//! `make hot`: which functions of `mydocker` the attach and the detach of a container run, then the first
+//! attach of a network after a boot, and those of a container with many ports. Takes them step by step, and
+//! prints their symbols in the order of the first step: what `cli/release/hot.txt` is made of, which the linker
+//! of `make release` goes by.
 //!
 //! The program must have its symbols, and one address all the time: linked statically, not to be moved.
 #![expect(clippy::print_stdout, reason = "what it is for")]
@@ -12,12 +13,18 @@ use std::process::Command;
 use mydocker_tests::bench::{Stand, settle, timed};
 use mydocker_tests::tracer::walk;
 
+/// More than are tried one by one.
+const MANY_PORTS: &str = "1024-1123:1024-1123";
+
 fn main() -> Result<(), Box<dyn Error>> {
     let stand = Stand::new()?;
-    let netns = stand.host.sandbox("container");
-    let attach = || stand.connect(&netns, &["-p", "9000:80", "net", "container"]);
+    let [netns, other] = ["container", "other"].map(|name| stand.host.sandbox(name));
+    let publish = |ports| stand.connect(&netns, &["-p", ports, "net", "container"]);
+    let attach = || publish("9000:80");
     let detach = || stand.mydocker(&["network", "disconnect", "net", "container"]);
-    timed(stand.mydocker(&["network", "create", "--subnet", "10.1.0.0/16", "net"]));
+    for (network, subnet) in [("net", "10.1.0.0/16"), ("other", "10.2.0.0/16")] {
+        timed(stand.mydocker(&["network", "create", "--subnet", subnet, network]));
+    }
     // The first one finds less than the others do.
     timed(attach());
     timed(detach());
@@ -37,8 +44,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     follow(attach());
     follow(detach());
     settle();
-    stand.reboot();
-    follow(attach());
+    // What brings a bridge back, with the ruleset and beside another network.
+    for beside_another in [false, true] {
+        stand.reboot();
+        if beside_another {
+            timed(stand.connect(&other, &["other", "other"]));
+        }
+        follow(attach());
+        timed(detach());
+        settle();
+    }
+    // Many ports are looked up otherwise, and grow more.
+    follow(publish(MANY_PORTS));
+    follow(detach());
     Ok(())
 }
 
